@@ -1,0 +1,13 @@
+"""ASE calculators, imported as `mlip.calculators`."""
+
+from __future__ import annotations
+
+if __name__ != "mlip.calculators":
+    raise ImportError(
+        "this folder is the package `mlip.calculators`: write `from mlip.calculators import MLIPCalculator`, "
+        "not `import calculators` from the repository root"
+    )
+
+from mlip.calculators.ase_calculator import MLIPCalculator
+
+__all__ = ["MLIPCalculator"]
