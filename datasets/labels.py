@@ -1,0 +1,362 @@
+"""Which key of a file is which label: names known by default, names given by the user, and the report of what was read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from mlip.datasets.frames import Frame, Scalar
+from mlip.datasets.records import RawFrame
+from mlip.errors import InputError
+
+ENERGY_KEYS = ("REF_energy", "energy", "Energy", "y_energy", "dft_energy", "DFT_energy", "free_energy")
+FORCES_KEYS = (
+    "REF_forces",
+    "forces",
+    "force",
+    "REF_force",
+    "y_forces",
+    "y_force",
+    "dft_forces",
+    "dft_force",
+    "DFT_forces",
+)
+STRESS_KEYS = ("REF_stress", "stress", "y_stress", "dft_stress", "DFT_stress")
+VIRIAL_KEYS = ("REF_virials", "REF_virial", "virials", "virial", "dft_virial", "dft_virials", "DFT_virial")
+GROUP_KEYS = ("group", "mol_id", "molecule", "trajectory", "system_name", "material_id")
+WEIGHT_KEYS = ("config_weight",)
+CHARGE_KEYS = ("REF_total_charge", "total_charge", "charge")
+SPIN_KEYS = ("total_spin", "spin", "multiplicity", "mult")
+
+_OPTION = {
+    "energy": "--energy-key (LabelKeys(energy=...))",
+    "forces": "--forces-key (LabelKeys(forces=...))",
+    "stress": "--stress-key or --virial-key (LabelKeys(stress=...) or LabelKeys(virial=...))",
+}
+
+
+@dataclass(frozen=True)
+class LabelKeys:
+    """Names of the labels in a file; None tries the usual ones (`REF_*` first, then bare names) and reports which it took.
+
+    A name that is given is the only one looked for. Units are eV, eV/Å, eV/Å³ (stress, tension positive) and eV
+    (virial = −stress × volume).
+    """
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    virial: str | None = None
+    group: str | None = None
+    weight: str | None = None
+    charge: str | None = None
+    spin: str | None = None
+
+    def candidates(self, label: str) -> tuple[str, ...]:
+        """Names to try for `label`, in order."""
+        given: str | None = getattr(self, label)
+        if given is not None:
+            return (given,)
+        if label == "virial" and self.stress is not None:
+            return ()
+        if label == "stress" and self.virial is not None:
+            return ()
+        return _DEFAULTS[label]
+
+
+_DEFAULTS: dict[str, tuple[str, ...]] = {
+    "energy": ENERGY_KEYS,
+    "forces": FORCES_KEYS,
+    "stress": STRESS_KEYS,
+    "virial": VIRIAL_KEYS,
+    "group": GROUP_KEYS,
+    "weight": WEIGHT_KEYS,
+    "charge": CHARGE_KEYS,
+    "spin": SPIN_KEYS,
+}
+
+
+@dataclass
+class ReadReport:
+    """What was read from which key of which file.
+
+    Attributes:
+        path: File.
+        format: Format it was read as.
+        frames: Number of frames.
+        labelled: Frames with each of `energy`, `forces`, `stress`.
+        sources: For each label, the key (with its unit or conversion) and the number of frames that it gave.
+        present: Every key seen in the file, with the number of frames that have it.
+        dropped: Per-atom arrays that a `Frame` does not keep.
+        notes: Remarks, such as a second key that was passed over.
+    """
+
+    path: str = ""
+    format: str = ""
+    frames: int = 0
+    labelled: Counter[str] = field(default_factory=Counter)
+    sources: dict[str, Counter[str]] = field(default_factory=dict)
+    present: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def took(self, label: str, source: str, *, count: int = 1) -> None:
+        """Record that `count` frames got `label` from `source`."""
+        self.sources.setdefault(label, Counter())[source] += count
+
+    def count(self, frame: Frame) -> None:
+        """Record one frame and the labels that it ended up with."""
+        self.frames += 1
+        for label in ("energy", "forces", "stress"):
+            if getattr(frame, label) is not None:
+                self.labelled[label] += 1
+
+    def lines(self) -> list[str]:
+        """The report in words, one line per label."""
+        out = [f"{self.path}: {self.frames} frames ({self.format})"]
+        for label in ("energy", "forces", "stress"):
+            got = ", ".join(f"`{k}` ({n})" for k, n in self.sources.get(label, Counter()).items())
+            out.append(
+                f"  {label}: {self.labelled[label]} of {self.frames} frames"
+                + (f", read from {got}" if got else "")
+            )
+        for label in ("group", "weight", "charge", "spin"):
+            got = ", ".join(f"`{k}` ({n})" for k, n in self.sources.get(label, Counter()).items())
+            if got:
+                out.append(f"  {label}: read from {got}")
+        out.extend(f"  note: {note} ({n} frames)" for note, n in self.notes.items())
+        return out
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {
+            "path": self.path,
+            "format": self.format,
+            "frames": self.frames,
+            "labelled": {k: self.labelled[k] for k in ("energy", "forces", "stress")},
+            "sources": {k: dict(v) for k, v in self.sources.items()},
+            "present": dict(self.present),
+            "dropped": dict(self.dropped),
+            "notes": dict(self.notes),
+        }
+
+
+class FrameList(list[Frame]):
+    """A list of frames that remembers how it was read (`report`)."""
+
+    def __init__(self, frames: Sequence[Frame] = (), *, report: ReadReport | None = None) -> None:
+        super().__init__(frames)
+        self.report = report if report is not None else ReadReport()
+
+
+def frame_of_record(raw: RawFrame, *, keys: LabelKeys, report: ReadReport | None = None) -> Frame:
+    """Recognise the labels of one structure.
+
+    Args:
+        raw: Structure and named values.
+        keys: Names to look for.
+        report: Is told what was taken from where.
+
+    Raises:
+        InputError: A value has the wrong shape or is not a number.
+    """
+    report = report if report is not None else ReadReport()
+    picked = {label: _pick(raw, label, keys, report) for label in _DEFAULTS}
+    n = raw.atomic_numbers.size
+    used = {key for key in picked.values() if key is not None}
+    known = used.union(*_DEFAULTS.values())
+    report.present.update([*raw.info, *raw.arrays])
+    report.dropped.update(k for k in raw.arrays if k not in known)
+
+    def number(label: str, default: float) -> float:
+        key = picked[label]
+        return default if key is None else _number(raw, key)
+
+    forces = None
+    if picked["forces"] is not None:
+        forces = _shaped(raw, picked["forces"], (n, 3))
+    group = picked["group"]
+    frame = Frame(
+        positions=raw.positions,
+        atomic_numbers=raw.atomic_numbers,
+        cell=raw.cell,
+        pbc=raw.pbc,
+        energy=None if picked["energy"] is None else _number(raw, picked["energy"]),
+        forces=forces,
+        stress=_stress(raw, picked["stress"], picked["virial"], report),
+        group="" if group is None else str(raw.info[group]),
+        weight=number("weight", 1.0),
+        charge=_whole(raw, picked["charge"], 0),
+        spin=_whole(raw, picked["spin"], 1),
+        info={k: s for k, v in raw.info.items() if k not in known and (s := _scalar(v)) is not None},
+    )
+    report.count(frame)
+    return frame
+
+
+def _pick(raw: RawFrame, label: str, keys: LabelKeys, report: ReadReport) -> str | None:
+    """Key that gives `label`: the first candidate that is present."""
+    table = raw.arrays if label == "forces" else raw.info
+    found = [k for k in keys.candidates(label) if k in table and not _absent(table[k])]
+    if not found:
+        return None
+    first = found[0]
+    if label not in ("virial", "stress"):
+        report.took(label, first)
+    for other in found[1:]:
+        if other == "free_energy" and label == "energy":
+            continue
+        same = np.shape(table[first]) == np.shape(table[other]) and np.allclose(table[first], table[other])
+        verdict = "holds the same values" if same else "holds OTHER values"
+        report.notes[f"{label}: `{first}` was used; `{other}` is there too and {verdict}"] += 1
+    return first
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "none"))
+
+
+def _shaped(raw: RawFrame, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    value = raw.arrays[key] if key in raw.arrays else raw.info[key]
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{raw.where}: `{key}` holds {value!r}, which is not numbers") from error
+    if array.shape != shape:
+        raise InputError(f"{raw.where}: `{key}` has shape {array.shape} but must have {shape}")
+    return array
+
+
+def _number(raw: RawFrame, key: str) -> float:
+    value = raw.info[key]
+    try:
+        return float(np.asarray(value, dtype=np.float64).reshape(()))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{raw.where}: `{key}` is {value!r} but must be one number") from error
+
+
+def _whole(raw: RawFrame, key: str | None, default: int) -> int:
+    if key is None:
+        return default
+    value = _number(raw, key)
+    if not math.isfinite(value) or abs(value - round(value)) > 1e-6:
+        raise InputError(f"{raw.where}: `{key}` is {value} but must be a whole number")
+    return round(value)
+
+
+def _tensor(raw: RawFrame, key: str) -> Float64[np.ndarray, "3 3"]:
+    """A stress-like value as 3×3, from 3×3, nine numbers, or six in the order xx yy zz yz xz xy."""
+    value = np.asarray(raw.info[key])
+    try:
+        array = value.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{raw.where}: `{key}` holds {raw.info[key]!r}, which is not numbers") from error
+    if array.size == 9:
+        return array.reshape(3, 3)
+    if array.size == 6:
+        xx, yy, zz, yz, xz, xy = array.ravel().tolist()
+        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    raise InputError(
+        f"{raw.where}: `{key}` has {array.size} numbers but must have 6 (xx yy zz yz xz xy) or 9"
+    )
+
+
+def _stress(
+    raw: RawFrame, stress: str | None, virial: str | None, report: ReadReport
+) -> Float64[np.ndarray, "3 3"] | None:
+    """Stress from the better of the two keys; virial = −stress × volume. `REF_virials` goes before a bare `stress`."""
+    if stress is not None and virial is not None:
+        if virial.startswith("REF_") and not stress.startswith("REF_"):
+            report.notes[f"stress: `{virial}` was used; `{stress}` is there too"] += 1
+            stress = None
+        else:
+            report.notes[f"stress: `{stress}` was used; `{virial}` is there too"] += 1
+            virial = None
+    if stress is not None:
+        report.took("stress", stress)
+        return _tensor(raw, stress)
+    if virial is None:
+        return None
+    volume = float(abs(np.linalg.det(raw.cell)))
+    if volume < 1e-8:
+        report.notes[f"stress: `{virial}` ignored, because the cell has no volume"] += 1
+        return None
+    report.took("stress", f"{virial} (stress = -{virial}/volume)")
+    return -_tensor(raw, virial) / volume
+
+
+def _scalar(value: Any) -> Scalar | None:
+    """`value` if it is one small scalar, else None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 1000):
+        return value
+    return None
+
+
+def require_labels(
+    frames: Sequence[Frame],
+    *,
+    energy: bool = True,
+    forces: bool = True,
+    stress: bool = False,
+    report: ReadReport | None = None,
+) -> None:
+    """Refuse frames that lack a label that is asked for. Isolated atoms need no forces and no stress.
+
+    Args:
+        frames: Frames; a `FrameList` brings its own report.
+        energy: Whether energies are needed.
+        forces: Whether forces are needed.
+        stress: Whether stresses are needed (of frames periodic in three directions).
+        report: How the frames were read, to name the keys of the file.
+
+    Raises:
+        InputError: Says how many frames and which first one lack the label, which keys the file has, and what to do.
+    """
+    if report is None and isinstance(frames, FrameList):
+        report = frames.report
+    for label, wanted in (("energy", energy), ("forces", forces), ("stress", stress)):
+        if not wanted:
+            continue
+        lacking = [i for i, f in enumerate(frames) if getattr(f, label) is None and not _excused(f, label)]
+        if not lacking:
+            continue
+        where = report.path if report is not None and report.path else "the data"
+        seen = (
+            ", ".join(f"`{k}`" for k in sorted(report.present))
+            if report is not None and report.present
+            else ""
+        )
+        raise InputError(
+            f"{where}: {len(lacking)} of {len(frames)} frames have no {label} (the first is frame {lacking[0]}); "
+            + (f"keys in the file: {seen}; " if seen else "")
+            + f"name the right one with {_OPTION[label]}, or do not ask for {label}"
+        )
+
+
+def _excused(frame: Frame, label: str) -> bool:
+    if label == "forces":
+        return frame.is_isolated_atom
+    return label == "stress" and not bool(frame.pbc.all())
+
+
+def require_keys(keys: LabelKeys, report: ReadReport) -> None:
+    """Refuse a key that the user named and that no frame has.
+
+    Raises:
+        InputError: Names the key, the file and the keys that are there.
+    """
+    for label in _DEFAULTS:
+        name = getattr(keys, label)
+        if name is not None and report.frames and not report.present[name]:
+            seen = ", ".join(f"`{k}`" for k in sorted(report.present)) or "none"
+            raise InputError(
+                f"{report.path}: no frame has the {label} key `{name}`; keys in the file: {seen}"
+            )
