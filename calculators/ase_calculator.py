@@ -1,0 +1,181 @@
+"""`MLIPCalculator`: a potential as an ASE calculator."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import torch
+from ase.calculators.calculator import Calculator, all_changes
+
+from mlip.calculators.skin import SkinNeighbors
+from mlip.checkpoint import load_potential
+from mlip.errors import InputError
+from mlip.potential import Potential
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ase import Atoms
+
+DTYPES: Final = {"float64": torch.float64, "float32": torch.float32}
+
+_VOIGT_ROWS: Final = (0, 1, 2, 1, 0, 0)
+_VOIGT_COLUMNS: Final = (0, 1, 2, 2, 2, 1)
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device called `device`: "auto" is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        InputError: The name is unknown to PyTorch, or that device is not present.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f'`device` is "{device}" but must be "auto", "cpu" or a device that is there ({reason})'
+        ) from None
+    return resolved
+
+
+class MLIPCalculator(Calculator):
+    """A potential as an ASE calculator: energies in eV, forces in eV/Å, stress in eV/Å³ (Voigt xx yy zz yz xz
+    xy, tension positive).
+
+        atoms.calc = MLIPCalculator("default")
+        atoms.get_potential_energy()
+
+    The calculator owns a private copy of the potential. It changes neither torch's default dtype nor its
+    threads, and it can be
+    pickled: weights travel by value, so a copy computes the same on another process or machine, with the file
+        gone.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    name: ClassVar[str] = "mlip"
+
+    def __init__(
+        self,
+        model: str | Path | Potential = "default",
+        *,
+        device: str = "auto",
+        dtype: str = "float64",
+        skin: float = 0.5,
+    ) -> None:
+        """Load the potential.
+
+        Args:
+            model: Name of a bundled model, path of a checkpoint, or a `Potential`, which is copied and left
+                as it is.
+            device: "auto" (CUDA where present, else CPU), "cpu", "cuda", "cuda:1", …
+            dtype: "float64" or "float32", of the network; energies are summed in float64 either way.
+            skin: Extra radius of the neighbour list, Å, which is reused until it may be incomplete. Results
+                do not depend on it.
+
+        Raises:
+            InputError: An argument is not as above, or the checkpoint cannot be used.
+            FileNotFoundError: There is no such checkpoint.
+        """
+        super().__init__()
+        if dtype not in DTYPES:
+            raise InputError(f'`dtype` is "{dtype}" but must be one of {", ".join(DTYPES)}')
+        if not (skin >= 0.0 and math.isfinite(skin)):
+            raise InputError(f"`skin` is {skin} but must be a length in Å, 0 or more")
+        self._device_name = device
+        where = resolve_device(device)
+        if isinstance(model, Potential):
+            potential = copy.deepcopy(model).to(device=where, dtype=DTYPES[dtype])
+        else:
+            potential = load_potential(model, device=where, dtype=DTYPES[dtype])
+        self.potential: Potential = potential.requires_grad_(False).eval()
+        self.parameters.update(
+            model="a Potential" if isinstance(model, Potential) else str(model), dtype=dtype, skin=float(skin)
+        )
+        self._stress_wanted = False
+        self._start_neighbors()
+
+    def _start_neighbors(self) -> None:
+        self.device = resolve_device(self._device_name)
+        self._neighbors = SkinNeighbors(
+            self.potential.cutoff,
+            skin=self.parameters["skin"],
+            dtype=DTYPES[self.parameters["dtype"]],
+            device=self.device,
+        )
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refuse: the options are fixed when the calculator is made.
+
+        Raises:
+            InputError: On any argument.
+        """
+        if kwargs:
+            raise InputError(
+                f"`{next(iter(kwargs))}` cannot be changed on an MLIPCalculator: make a new one instead"
+            )
+        return {}
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute energy, per-atom energies and forces of `atoms`, and the stress once it has ever been asked
+        for.
+
+        Raises:
+            InputError: No or empty atoms, an element that the model does not know, positions that are not
+                finite, coinciding atoms, a periodic cell without volume, stress asked for without a cell, or
+                an energy that is not finite.
+        """
+        if atoms is not None:
+            self.atoms = atoms.copy()
+        if self.atoms is None or len(self.atoms) == 0:
+            raise InputError("the structure has no atoms: at least one is needed")
+        has_volume = self.atoms.cell.rank == 3
+        if "stress" in properties:
+            if not has_volume:
+                raise InputError(
+                    "stress was asked for but the cell has no volume: give three independent cell vectors"
+                )
+            self._stress_wanted = (
+                True  # cell filters ask for forces first and stress next: from now on give both at once
+            )
+        stress = self._stress_wanted and has_volume
+        output = self.potential(self._neighbors.graph(self.atoms), forces=True, stress=stress)
+        energy = output["energy"].item()
+        if not math.isfinite(energy):
+            raise InputError(
+                f"the energy of {self.atoms.get_chemical_formula()} is {energy}: are atoms too close?"
+            )
+        results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": output["node_energy"].detach().cpu().double().numpy(),
+            "forces": output["forces"].detach().cpu().double().numpy(),
+        }
+        if stress:
+            tensor = output["stress"][0].detach().cpu().double().numpy()
+            results["stress"] = tensor[_VOIGT_ROWS, _VOIGT_COLUMNS]
+        self.results = results
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the neighbour list; weights on the CPU, so that a machine without this device can
+        load them."""
+        state = {key: value for key, value in self.__dict__.items() if key != "_neighbors"}
+        state["potential"] = copy.deepcopy(self.potential).to(device="cpu")
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Put the weights back on the device that was asked for."""
+        self.__dict__.update(state)
+        self._start_neighbors()
+        self.potential = self.potential.to(device=self.device)

@@ -1,0 +1,229 @@
+"""`mlip relax`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlip.cli import EXIT_NOT_CONVERGED
+from mlip.cli.structure_files import (
+    check_writable,
+    output_format,
+    read_structures,
+    relaxed_name,
+    write_structures,
+)
+from mlip.errors import InputError
+from mlip.search.relax import RelaxResult, RelaxStep, check_relaxation
+from mlip.search.relax import relax as run_relaxation
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mlip.calculators import MLIPCalculator
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """One structure: where it came from, where it goes."""
+
+    source: Path
+    frame: int
+    frames: int
+    atoms: Atoms
+    output: Path
+    trajectory: Path | None
+
+    @property
+    def label(self) -> str:
+        return (
+            f"{self.source}"
+            if self.frames == 1
+            else f"{self.source} (frame {self.frame + 1} of {self.frames})"
+        )
+
+
+def relax(
+    structures: Annotated[
+        list[Path], typer.Argument(metavar="STRUCT", help="Files in any format that ASE reads.")
+    ],
+    model: Annotated[str, typer.Option(help="Name of a bundled model, or a model file.")] = "default",
+    fmax: Annotated[float, typer.Option(help="Converged when no force is larger than this, eV/Å.")] = 0.05,
+    steps: Annotated[int, typer.Option(help="Give up after this many steps.")] = 500,
+    optimizer: Annotated[str, typer.Option(help="auto, bfgs, lbfgs, bfgs-line-search or fire.")] = "auto",
+    cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too.")] = False,
+    pressure: Annotated[
+        float, typer.Option(metavar="GPA", help="External pressure, GPa; with --cell.")
+    ] = 0.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Result; default STRUCT-relaxed.xyz beside each input."),
+    ] = None,
+    trajectory: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Path taken, .traj or .xyz; one structure only.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+) -> None:
+    """Relax molecules, and crystals with --cell, to the nearest minimum.
+
+    Exits 0 when all structures converged, 3 when some did not (what was reached is written all the same), 2
+    when something given cannot be used. Inputs are never overwritten.
+    """
+    tasks = _plan(structures, out, trajectory)
+    options: dict[str, Any] = {
+        "fmax": fmax, "steps": steps, "optimizer": optimizer, "cell": cell, "pressure_gpa": pressure
+    }  # fmt: skip
+    for task in tasks:
+        with _naming(task):
+            check_relaxation(task.atoms, trajectory=task.trajectory, **options)
+    from mlip.calculators import MLIPCalculator
+
+    calculator = MLIPCalculator(model, device=device, dtype=dtype)
+    _check_structures(tasks, calculator, model)
+    records = []
+    for number, task in enumerate(tasks):
+        with _naming(task), _progress(f"{task.label} [{number + 1}/{len(tasks)}]") as show:
+            result = run_relaxation(
+                task.atoms, calculator, trajectory=task.trajectory, callback=show, **options
+            )
+        records.append((task, result))
+        if number + 1 == len(tasks) or tasks[number + 1].output != task.output:
+            done = [reached.atoms for written, reached in records if written.output == task.output]
+            write_structures(task.output, done, format=output_format(task.output, frames=len(done)))
+        if not as_json:
+            print(_line(task, result))
+    if as_json:
+        print(json.dumps(_report(records, calculator, model, options), indent=2))
+    if not all(result.converged for _, result in records):
+        raise typer.Exit(EXIT_NOT_CONVERGED)
+
+
+def _plan(structures: list[Path], out: Path | None, trajectory: Path | None) -> list[_Task]:
+    """Read everything and settle every output before anything is computed."""
+    read = {path: read_structures(path) for path in structures}
+    total = sum(len(frames) for frames in read.values())
+    if len(read) < len(structures):
+        raise InputError("the same file is given twice: give each structure once")
+    if trajectory is not None and total > 1:
+        raise InputError(
+            f"--trajectory holds the path of one structure, but there are {total}: relax them one by one"
+        )
+    outputs = {
+        path: out if out is not None else relaxed_name(path, frames=len(frames))
+        for path, frames in read.items()
+    }
+    if out is None and len(set(outputs.values())) < len(outputs):
+        raise InputError("two inputs would be written to the same file: name the result with --out")
+    for path, output in outputs.items():
+        check_writable(output, inputs=structures)
+        output_format(output, frames=total if out is not None else len(read[path]))
+    if trajectory is not None:
+        check_writable(trajectory, inputs=[*structures, *(o for o in outputs.values() if o.exists())])
+    return [
+        _Task(
+            source=path,
+            frame=frame,
+            frames=len(frames),
+            atoms=atoms,
+            output=outputs[path],
+            trajectory=trajectory,
+        )
+        for path, frames in read.items()
+        for frame, atoms in enumerate(frames)
+    ]
+
+
+def _check_structures(tasks: list[_Task], calculator: MLIPCalculator, model: str) -> None:
+    """See that the model can compute each structure, so that the last of many does not fail hours later."""
+    from ase.data import chemical_symbols
+
+    from mlip.neighbors import build_graph
+
+    known = calculator.potential.species
+    for task in tasks:
+        unknown = sorted(set(task.atoms.numbers.tolist()) - set(known))
+        if unknown:
+            symbols, supported = (", ".join(chemical_symbols[z] for z in zs) for zs in (unknown, known))
+            raise InputError(
+                f'{task.label}: contains {symbols}, but the model "{model}" knows only {supported}: '
+                "use a model that was trained on all elements of the structure"
+            )
+        with _naming(task):
+            build_graph(task.atoms, calculator.potential.cutoff)
+
+
+@contextmanager
+def _naming(task: _Task) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{task.label}: {error}") from None
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[RelaxStep], None] | None]:
+    """A live line on stderr, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(label) as status:
+        yield lambda step: status.update(
+            f"{label}  step {step.step}  energy {step.energy:.4f} eV  fmax {step.fmax:.4f} eV/Å"
+        )
+
+
+def _line(task: _Task, result: RelaxResult) -> str:
+    verdict = "converged in" if result.converged else "NOT converged after"
+    steps = f"{result.steps} step{'' if result.steps == 1 else 's'}"
+    change = result.energy - result.initial_energy
+    pressure = "" if result.pressure_gpa is None else f", pressure {result.pressure_gpa:.3f} GPa"
+    return (
+        f"{task.label}: {verdict} {steps}, energy {result.energy:.6f} eV ({change:+.6f}), "
+        f"fmax {result.fmax:.4f} eV/Å{pressure} -> {task.output}"
+    )
+
+
+def _report(
+    records: list[tuple[_Task, RelaxResult]], calculator: MLIPCalculator, model: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    import mlip
+
+    return {
+        "command": "relax",
+        "mlip_version": mlip.__version__,
+        "model": model,
+        "dtype": calculator.parameters["dtype"],
+        "device": str(calculator.device),
+        **{f"{key}" if key != "optimizer" else "optimizer_asked": value for key, value in options.items()},
+        "converged": all(result.converged for _, result in records),
+        "structures": [
+            {
+                "file": str(task.source),
+                "frame": task.frame,
+                "formula": result.atoms.get_chemical_formula(),
+                "atoms": len(result.atoms),
+                "converged": result.converged,
+                "steps": result.steps,
+                "optimizer": result.optimizer,
+                "initial_energy_eV": result.initial_energy,
+                "energy_eV": result.energy,
+                "fmax_eV_per_A": result.fmax,
+                "pressure_GPa": result.pressure_gpa,
+                "volume_A3": float(result.atoms.cell.volume) if result.atoms.pbc.all() else None,
+                "output": str(task.output),
+                "seconds": round(result.seconds, 4),
+            }
+            for task, result in records
+        ],
+    }
