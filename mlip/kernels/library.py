@@ -1,0 +1,83 @@
+"""Finds and loads the compiled CPU kernels (plain C interface, no torch headers)."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+
+import mlip.kernels
+
+_NAME = "libmlip_kernels.so"
+
+
+class MessageShape(ctypes.Structure):
+    """Mirror of `MlipMessageShape` in `src/message.h`."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "senders_n",
+            "receivers_n",
+            "edges",
+            "points",
+            "a_points",
+            "degrees",
+            "channels",
+            "basis",
+            "rows",
+            "threads",
+        )
+    ] + [(name, ctypes.c_void_p) for name in ("senders", "receivers", "row")]
+
+
+def library_path() -> Path | None:
+    """Where the compiled kernels lie, or None where the package was installed without them."""
+    for folder in mlip.kernels.__path__:
+        candidate = Path(folder) / _NAME
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@lru_cache(maxsize=1)
+def load_library() -> ctypes.CDLL | None:
+    """Load the kernels once; None where there are none.
+
+    The library needs `libgomp.so.1`. Torch brings its own copy under that name and is always
+    imported before this runs, so both share one thread pool and one thread count.
+    """
+    path = library_path()
+    if path is None:
+        return None
+    library = ctypes.CDLL(str(path))
+    library.mlip_isa.restype = ctypes.c_char_p
+    library.mlip_set_isa.argtypes = [ctypes.c_char_p]
+    shape = ctypes.POINTER(MessageShape)
+    for dtype in ("f32", "f64"):
+        for name, pointers in (
+            ("message", 6),
+            ("message_backward", 10),
+            ("message_double_backward", 15),
+        ):
+            function = getattr(library, f"mlip_{name}_{dtype}")
+            function.argtypes = [shape] + [ctypes.c_void_p] * pointers
+            function.restype = ctypes.c_int
+    return library
+
+
+def instruction_set() -> str:
+    """The build of the kernels in use: "avx512", "avx2", "generic", or "none" if not compiled."""
+    library = load_library()
+    return "none" if library is None else library.mlip_isa().decode()
+
+
+def set_instruction_set(name: str) -> None:
+    """Choose one build of the kernels, for tests and for finding faults.
+
+    Raises:
+        ValueError: this machine or installation lacks it.
+    """
+    library = load_library()
+    if library is None or library.mlip_set_isa(name.encode()) != 0:
+        raise ValueError(f"kernels for {name!r} cannot run here; in use: {instruction_set()!r}")

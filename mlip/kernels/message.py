@@ -1,0 +1,184 @@
+r"""The message operator, registered with torch as `mlip::message` and its two derivatives.
+
+$$z_{nqc} = \sum_{e \to n} a_{s(e)qc} \sum_l b_{elq} w_{elc}, \qquad
+  b_{elq} = \sum_{m} W_{q,lm} Y_{e,lm}, \qquad w_{elc} = \sum_k \beta_{ek} P_{\mathrm{row}(e)+k,lc}$$
+
+It never makes an edge x point x channel tensor. Being linear in each of a, Y, beta and P, its
+derivatives are sums of the same form, so that training on forces needs no saved edge tensors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mlip.kernels import reference
+from mlip.kernels.library import MessageShape, load_library
+
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+_MAX_DEGREES, _MAX_BASIS = 5, 64
+
+_SIGNATURE = "Tensor weight, Tensor row, Tensor senders, Tensor receivers"
+_library = torch.library.Library("mlip", "DEF")
+_library.define(
+    f"message(Tensor a, Tensor y, Tensor beta, Tensor table, {_SIGNATURE}, SymInt num_receivers) -> Tensor"
+)
+_library.define(
+    f"message_backward(Tensor g, Tensor a, Tensor y, Tensor beta, Tensor table, {_SIGNATURE}, "
+    "bool need_table) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "message_double_backward(Tensor? da, Tensor? dy, Tensor? dbeta, Tensor? dtable, Tensor g, Tensor a, "
+    f"Tensor y, Tensor beta, Tensor table, {_SIGNATURE}, bool need_table) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def supported(a: Tensor, table: Tensor, beta: Tensor) -> bool:
+    """Whether the compiled CPU kernel covers these operands."""
+    return (
+        a.device.type == "cpu"
+        and a.dtype in _SUFFIX
+        and table.shape[1] <= _MAX_DEGREES
+        and beta.shape[1] <= _MAX_BASIS
+        and load_library() is not None
+    )
+
+
+def _call(name: str, num_receivers: int, operands: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...],
+          a: Tensor, y: Tensor, beta: Tensor, table: Tensor, weight: Tensor,
+          row: Tensor, senders: Tensor, receivers: Tensor) -> None:  # fmt: skip
+    library = load_library()
+    if library is None:
+        raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
+    shape = MessageShape(
+        a.shape[0], num_receivers, senders.shape[0], weight.shape[0], a.shape[1], table.shape[1], table.shape[2],
+        beta.shape[1], table.shape[0], 0, senders.data_ptr(), receivers.data_ptr(), row.data_ptr(),
+    )  # fmt: skip
+    tensors = (*operands, a, y, beta, table, weight, *outputs)
+    pointers = [None if t is None else t.data_ptr() for t in tensors]
+    status = getattr(library, f"mlip_{name}_{_SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers)
+    if status != 0:
+        raise RuntimeError(f"mlip::{name} has no compiled case for {table.shape[1]} degrees")
+
+
+def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if t is None else t.contiguous() for t in tensors]
+
+
+def _message_cpu(a, y, beta, table, weight, row, senders, receivers, num_receivers):  # type: ignore[no-untyped-def]
+    if not supported(a, table, beta):
+        return reference.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)
+    a, y, beta, table, weight, row, senders, receivers = _dense(a, y, beta, table, weight, row, senders, receivers)
+    z = a.new_empty(num_receivers, weight.shape[0], a.shape[2])
+    _call("message", num_receivers, (), (z,), a, y, beta, table, weight, row, senders, receivers)
+    return z
+
+
+def _backward_cpu(g, a, y, beta, table, weight, row, senders, receivers, need_table):  # type: ignore[no-untyped-def]
+    g, a, y, beta, table, weight, row, senders, receivers = _dense(
+        g, a, y, beta, table, weight, row, senders, receivers
+    )
+    ga, gy, gbeta = torch.empty_like(a), torch.empty_like(y), torch.empty_like(beta)
+    gtable = torch.empty_like(table) if need_table else None
+    _call("message_backward", g.shape[0], (g,), (ga, gy, gbeta, gtable), a, y, beta, table, weight, row, senders, receivers)  # fmt: skip
+    return ga, gy, gbeta, table.new_zeros(table.shape) if gtable is None else gtable
+
+
+def _double_backward_cpu(da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers, need_table):  # type: ignore[no-untyped-def] # fmt: skip
+    da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers = _dense(
+        da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers
+    )
+    gg, ga, gy, gbeta = (torch.empty_like(t) for t in (g, a, y, beta))
+    gtable = torch.empty_like(table) if need_table else None
+    _call("message_double_backward", g.shape[0], (da, dy, dbeta, dtable, g), (gg, ga, gy, gbeta, gtable),
+          a, y, beta, table, weight, row, senders, receivers)  # fmt: skip
+    return gg, ga, gy, gbeta, table.new_zeros(table.shape) if gtable is None else gtable
+
+
+_library.impl("message", _message_cpu, "CPU")
+_library.impl("message_backward", _backward_cpu, "CPU")
+_library.impl("message_double_backward", _double_backward_cpu, "CPU")
+
+
+@torch.library.register_fake("mlip::message", lib=_library)
+def _message_fake(a, y, beta, table, weight, row, senders, receivers, num_receivers):  # type: ignore[no-untyped-def]
+    return a.new_empty(num_receivers, weight.shape[0], a.shape[2])
+
+
+@torch.library.register_fake("mlip::message_backward", lib=_library)
+def _backward_fake(g, a, y, beta, table, weight, row, senders, receivers, need_table):  # type: ignore[no-untyped-def]
+    return a.new_empty(a.shape), y.new_empty(y.shape), beta.new_empty(beta.shape), table.new_empty(table.shape)
+
+
+@torch.library.register_fake("mlip::message_double_backward", lib=_library)
+def _double_backward_fake(da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers, need_table):  # type: ignore[no-untyped-def] # fmt: skip
+    return tuple(t.new_empty(t.shape) for t in (g, a, y, beta, table))
+
+
+def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[:8])
+    ctx.set_materialize_grads(False)
+
+
+def _message_vjp(ctx, g):  # type: ignore[no-untyped-def]
+    saved = ctx.saved_tensors
+    grads = torch.ops.mlip.message_backward(g, *saved, ctx.needs_input_grad[3])
+    keep = [grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)]
+    return (*keep, None, None, None, None, None)
+
+
+def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[:9])
+    ctx.set_materialize_grads(False)
+
+
+def _backward_vjp(ctx, da, dy, dbeta, dtable):  # type: ignore[no-untyped-def]
+    if da is None and dy is None and dbeta is None and dtable is None:
+        return (None,) * 10
+    grads = torch.ops.mlip.message_double_backward(da, dy, dbeta, dtable, *ctx.saved_tensors, ctx.needs_input_grad[4])
+    keep = [grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)]
+    return (*keep, None, None, None, None, None)
+
+
+torch.library.register_autograd("mlip::message", _message_vjp, setup_context=_save, lib=_library)
+torch.library.register_autograd("mlip::message_backward", _backward_vjp, setup_context=_save_backward, lib=_library)
+
+
+def message(
+    a: Float[Tensor, "senders_n a_points channels"],
+    y: Float[Tensor, "edges harmonics"],
+    beta: Float[Tensor, "edges basis"],
+    table: Float[Tensor, "rows degrees channels"],
+    weight: Float[Tensor, "points harmonics"],
+    row: Int[Tensor, " edges"],
+    senders: Int[Tensor, " edges"],
+    receivers: Int[Tensor, " edges"],
+    num_receivers: int,
+) -> Float[Tensor, "num_receivers points channels"]:
+    """Sum factored messages over the edges into each receiver (formula at the top of this file).
+
+    Args:
+        a: Sender features in the factored space; `a_points` is `points`, or 1 for features that
+            are the same at every point (scalars).
+        y: Harmonics of each edge, `degrees**2` of them.
+        beta: Radial basis of each edge, times the cutoff envelope.
+        table: Radial functions: a row of `degrees x channels` coefficients for each basis function.
+        weight: Angular factor of the product, `Factors.W`; constant, it gets no gradient.
+        row: First row of `table` for each edge: its species pair, its spline interval.
+        senders: Index of the sending node.
+        receivers: Index of the receiving node, in ascending order.
+        num_receivers: Number of receiving nodes.
+
+    Returns:
+        Messages summed on each receiver.
+
+    The compiled kernel gives first and second derivatives; for higher ones use
+    `mlip.kernels.reference.message`.
+    """
+    if not supported(a, table, beta):
+        return reference.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)
+    return torch.ops.mlip.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)

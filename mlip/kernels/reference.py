@@ -1,0 +1,36 @@
+"""The message operator in plain PyTorch: the oracle, slow and differentiable to any order."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def degree_of_harmonic(degrees: int, device: torch.device | None = None) -> Int[Tensor, " harmonics"]:
+    """Degree l of each harmonic lm in the order 0, 1, 1, 1, 2, ..."""
+    sizes = torch.arange(degrees, device=device) * 2 + 1
+    return torch.repeat_interleave(torch.arange(degrees, device=device), sizes)
+
+
+def message(
+    a: Float[Tensor, "senders_n a_points channels"],
+    y: Float[Tensor, "edges harmonics"],
+    beta: Float[Tensor, "edges basis"],
+    table: Float[Tensor, "rows degrees channels"],
+    weight: Float[Tensor, "points harmonics"],
+    row: Int[Tensor, " edges"],
+    senders: Int[Tensor, " edges"],
+    receivers: Int[Tensor, " edges"],
+    num_receivers: int,
+) -> Float[Tensor, "num_receivers points channels"]:
+    """See `mlip.kernels.message`."""
+    degrees = table.shape[1]
+    degree = degree_of_harmonic(degrees, y.device)
+    select = torch.nn.functional.one_hot(degree, degrees).to(y.dtype)
+    b = torch.einsum("qm,em,ml->elq", weight, y, select)
+    rows = row[:, None] + torch.arange(beta.shape[1], device=row.device)
+    w = torch.einsum("ek,eklc->elc", beta, table[rows])
+    t = torch.einsum("elq,elc->eqc", b, w)
+    z = t.new_zeros(num_receivers, t.shape[1], t.shape[2])
+    return z.index_add(0, receivers, a[senders] * t)

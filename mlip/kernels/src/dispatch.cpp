@@ -1,0 +1,79 @@
+// Chooses the best build of the kernels that this processor runs, once, at load.
+#include <cstring>
+#include <initializer_list>
+
+#include "kernel_table.h"
+
+namespace mlip {
+#ifdef MLIP_HAVE_X86
+namespace avx512 { extern const KernelTable kernel_table; }
+namespace avx2 { extern const KernelTable kernel_table; }
+#endif
+namespace generic { extern const KernelTable kernel_table; }
+
+namespace {
+
+struct Choice {
+  const char* name;
+  const KernelTable* table;
+};
+
+Choice lookup(const char* name) {
+#ifdef MLIP_HAVE_X86
+  __builtin_cpu_init();
+  if (!std::strcmp(name, "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    return {"avx512", &avx512::kernel_table};
+  if (!std::strcmp(name, "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return {"avx2", &avx2::kernel_table};
+#endif
+  if (!std::strcmp(name, "generic")) return {"generic", &generic::kernel_table};
+  return {nullptr, nullptr};
+}
+
+Choice best() {
+  for (const char* name : {"avx512", "avx2", "generic"}) {
+    const Choice choice = lookup(name);
+    if (choice.table) return choice;
+  }
+  return {nullptr, nullptr};
+}
+
+Choice chosen = best();
+
+}  // namespace
+}  // namespace mlip
+
+extern "C" {
+
+#define MLIP_DEFINE(T, NAME)                                                                             \
+  int mlip_message_##NAME(const MlipMessageShape* s, const T* a, const T* y, const T* beta,               \
+                          const T* table, const T* weight, T* z) {                                        \
+    return mlip::chosen.table->NAME.message(s, a, y, beta, table, weight, z);                             \
+  }                                                                                                       \
+  int mlip_message_backward_##NAME(const MlipMessageShape* s, const T* g, const T* a, const T* y,         \
+                                   const T* beta, const T* table, const T* weight, T* ga, T* gy,          \
+                                   T* gbeta, T* gtable) {                                                 \
+    return mlip::chosen.table->NAME.message_backward(s, g, a, y, beta, table, weight, ga, gy, gbeta,      \
+                                                     gtable);                                             \
+  }                                                                                                       \
+  int mlip_message_double_backward_##NAME(const MlipMessageShape* s, const T* da, const T* dy,            \
+                                          const T* dbeta, const T* dtable, const T* g, const T* a,        \
+                                          const T* y, const T* beta, const T* table, const T* weight,     \
+                                          T* gg, T* ga, T* gy, T* gbeta, T* gtable) {                     \
+    return mlip::chosen.table->NAME.message_double_backward(s, da, dy, dbeta, dtable, g, a, y, beta,      \
+                                                            table, weight, gg, ga, gy, gbeta, gtable);    \
+  }
+
+MLIP_DEFINE(float, f32)
+MLIP_DEFINE(double, f64)
+
+const char* mlip_isa(void) { return mlip::chosen.name; }
+
+int mlip_set_isa(const char* name) {
+  const mlip::Choice choice = mlip::lookup(name);
+  if (!choice.table) return 1;
+  mlip::chosen = choice;
+  return 0;
+}
+}

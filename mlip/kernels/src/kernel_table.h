@@ -1,0 +1,21 @@
+// Function pointers of one instruction set's build.
+#pragma once
+#include "message.h"
+
+namespace mlip {
+
+template <class T>
+struct Kernels {
+  int (*message)(const MlipMessageShape*, const T*, const T*, const T*, const T*, const T*, T*);
+  int (*message_backward)(const MlipMessageShape*, const T*, const T*, const T*, const T*, const T*, const T*,
+                          T*, T*, T*, T*);
+  int (*message_double_backward)(const MlipMessageShape*, const T*, const T*, const T*, const T*, const T*,
+                                 const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*, T*);
+};
+
+struct KernelTable {
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+}  // namespace mlip

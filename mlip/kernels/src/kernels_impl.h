@@ -1,0 +1,16 @@
+// Instantiates every kernel for the instruction set named by MLIP_ISA.
+#pragma once
+#include "kernel_table.h"
+#include "message_impl.h"
+
+namespace mlip {
+namespace MLIP_ISA {
+
+extern const KernelTable kernel_table;
+const KernelTable kernel_table = {
+    {message<float>, message_backward<float>, message_double_backward<float>},
+    {message<double>, message_backward<double>, message_double_backward<double>},
+};
+
+}  // namespace MLIP_ISA
+}  // namespace mlip
