@@ -115,18 +115,38 @@ def shipped_degrees(kind: FactorKind) -> tuple[tuple[int, int, int], ...]:
 
 
 def _shipped(kind: FactorKind, degrees: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    data = _load()
-    ascending = tuple(sorted(degrees)) if kind == "cp" else degrees
-    if (kind, ascending) not in data:
-        known = ", ".join("{},{},{}".format(*d) for d in shipped_degrees(kind)) or "none"
-        raise InputError(
-            f'no "{kind}" factors are shipped for degrees {",".join(map(str, degrees))}; there are factors for '
-            f'{known} (any order for "cp"); use kind "quadrature" or fit them with mlip.o3.fit'
-        )
-    # The Gaunt tensor is symmetric: hand each operand the factor that belongs to its degree.
-    order = sorted(range(3), key=lambda operand: degrees[operand]) if kind == "cp" else range(3)
-    by_operand = dict(zip(order, data[kind, ascending], strict=True))
-    return by_operand[2].T.contiguous(), by_operand[0], by_operand[1]
+    """U, V, W from the shipped entry of lowest rank that contains these degrees.
+
+    The part of an exact decomposition that belongs to lower degrees is exact, and a degree above the sum of the
+    other two adds nothing but zeros. The Gaunt tensor is symmetric, so any order of the degrees is served by
+    one entry; a degree of zero leaves the identity.
+    """
+    order = sorted(range(3), key=lambda operand: degrees[operand]) if kind == "cp" else [0, 1, 2]
+    low, middle, high = (degrees[operand] for operand in order)
+    wanted = (low, middle, min(high, low + middle)) if kind == "cp" else degrees
+    if wanted[0] == 0 and kind == "cp":
+        eye = torch.eye((wanted[1] + 1) ** 2, dtype=torch.float64)
+        entry = (torch.ones(len(eye), 1, dtype=torch.float64), eye, eye)
+    else:
+        fitting = [
+            matrices
+            for (entry_kind, shipped), matrices in _load().items()
+            if entry_kind == kind and all(s >= w for s, w in zip(shipped, wanted, strict=True))
+        ]
+        if not fitting:
+            known = ", ".join("{},{},{}".format(*d) for d in shipped_degrees(kind)) or "none"
+            raise InputError(
+                f'no "{kind}" factors are shipped for degrees {",".join(map(str, degrees))}; there are factors up to '
+                f'{known} (in any order for "cp"); use kind "quadrature" or fit them with mlip.o3.fit'
+            )
+        entry = min(fitting, key=lambda matrices: len(matrices[0]))
+    sized = {}
+    for operand, matrix in zip(order, entry, strict=True):
+        dimension = (degrees[operand] + 1) ** 2
+        sized[operand] = torch.zeros(len(matrix), dimension, dtype=torch.float64)
+        shared = min(dimension, matrix.shape[1])
+        sized[operand][:, :shared] = matrix[:, :shared]
+    return sized[2].T.contiguous(), sized[0], sized[1]
 
 
 @functools.lru_cache(maxsize=None)
