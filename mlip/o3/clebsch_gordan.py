@@ -14,7 +14,7 @@ from torch import Tensor
 from mlip.errors import InputError
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def clebsch_gordan(l1: int, l2: int, l3: int) -> Float[Tensor, "2*l1+1 2*l2+1 2*l3+1"]:
     r"""Coupling tensor of three real irreps of SO(3), unit Frobenius norm, float64.
 

@@ -76,13 +76,10 @@ def factors(kind: FactorKind, lmax_x: int, lmax_y: int, lmax_z: int) -> Factors:
     return _factors(kind, *degrees)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _factors(kind: FactorKind, lmax_x: int, lmax_y: int, lmax_z: int) -> Factors:
     degrees = (lmax_x, lmax_y, lmax_z)
-    if kind == "quadrature":
-        matrices = _quadrature(*degrees)
-    else:
-        matrices = _shipped(kind, degrees)
+    matrices = _quadrature(*degrees) if kind == "quadrature" else _shipped(kind, degrees)
     target = target_tensor(kind, *degrees)
     model = torch.einsum("kr,ri,rj->ijk", *matrices)
     error = float((model - target).norm() / target.norm())
@@ -117,9 +114,9 @@ def shipped_degrees(kind: FactorKind) -> tuple[tuple[int, int, int], ...]:
 def _shipped(kind: FactorKind, degrees: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """U, V, W from the shipped entry of lowest rank that contains these degrees.
 
-    The part of an exact decomposition that belongs to lower degrees is exact, and a degree above the sum of the
-    other two adds nothing but zeros. The Gaunt tensor is symmetric, so any order of the degrees is served by
-    one entry; a degree of zero leaves the identity.
+    The part of an exact decomposition that belongs to lower degrees is exact, and a degree above the sum of
+    the other two adds nothing but zeros. The Gaunt tensor is symmetric, so any order of the degrees is served
+    by one entry; a degree of zero leaves the identity.
     """
     order = sorted(range(3), key=lambda operand: degrees[operand]) if kind == "cp" else [0, 1, 2]
     low, middle, high = (degrees[operand] for operand in order)
@@ -136,8 +133,8 @@ def _shipped(kind: FactorKind, degrees: tuple[int, int, int]) -> tuple[Tensor, T
         if not fitting:
             known = ", ".join("{},{},{}".format(*d) for d in shipped_degrees(kind)) or "none"
             raise InputError(
-                f'no "{kind}" factors are shipped for degrees {",".join(map(str, degrees))}; there are factors up to '
-                f'{known} (in any order for "cp"); use kind "quadrature" or fit them with mlip.o3.fit'
+                f'no "{kind}" factors are shipped for degrees {",".join(map(str, degrees))}; there are factors '
+                f'up to {known} (in any order for "cp"); use kind "quadrature" or fit them with mlip.o3.fit'
             )
         entry = min(fitting, key=lambda matrices: len(matrices[0]))
     sized = {}
@@ -149,7 +146,7 @@ def _shipped(kind: FactorKind, degrees: tuple[int, int, int]) -> tuple[Tensor, T
     return sized[2].T.contiguous(), sized[0], sized[1]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _load() -> dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor, Tensor]]:
     """Shipped factors (R, d) in the order of the degrees, by kind and degrees."""
     if not FACTOR_FILE.exists():

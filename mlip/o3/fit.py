@@ -83,7 +83,11 @@ def fit_polyadic(
         matrices = balance(_descend(scaled, (initial[0], initial[1], initial[2]), iterations, tolerance))
         error = float(np.linalg.norm(scaled - compose(matrices)))
         extent = max(float(np.linalg.norm(m, axis=1).max()) for m in matrices)
-        unscaled = (matrices[0] * norm ** (1 / 3), matrices[1] * norm ** (1 / 3), matrices[2] * norm ** (1 / 3))
+        unscaled = (
+            matrices[0] * norm ** (1 / 3),
+            matrices[1] * norm ** (1 / 3),
+            matrices[2] * norm ** (1 / 3),
+        )
         candidate = PolyadicFit(unscaled, error, extent, start)
         if report is not None:
             report(f"rank {rank} start {start}: error {error:.1e}, largest component {extent:.2f}")

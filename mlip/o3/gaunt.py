@@ -47,7 +47,7 @@ def gaunt(l1: int, l2: int, l3: int) -> Float[Tensor, "2*l1+1 2*l2+1 2*l3+1"]:
     return gaunt_tensor(l1, l2, l3)[slices[0], slices[1], slices[2]]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def gaunt_tensor(lmax_x: int, lmax_y: int, lmax_z: int) -> Float[Tensor, "dx dy dz"]:
     r"""The integrals for all degrees up to the three maxima, $d = (l_{max}+1)^2$; cached, do not modify."""
     if min(lmax_x, lmax_y, lmax_z) < 0:

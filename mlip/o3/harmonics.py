@@ -13,7 +13,7 @@ from mlip.errors import InputError
 
 def spherical_harmonics(
     vectors: Float[Tensor, "... 3"], lmax: int, *, normalize: bool = True
-) -> Float[Tensor, "... (lmax+1)**2"]:
+) -> Float[Tensor, "... components"]:
     r"""Real spherical harmonics $Y_{lm}$ of all degrees 0 … lmax, "component" normalised.
 
     $|Y_l(\hat r)|^2 = 2l+1$, so the mean of every $Y_{lm}^2$ over the sphere is one. No
@@ -32,7 +32,7 @@ def spherical_harmonics(
             $r^l\,Y_{lm}(\hat r)$.
 
     Returns:
-        All degrees, concatenated along the last dimension.
+        All degrees, concatenated along the last dimension: (lmax + 1)² components.
 
     Raises:
         InputError: If lmax is negative or the last dimension of `vectors` is not 3.
@@ -79,7 +79,9 @@ def _azimuthal(x: Tensor, y: Tensor, lmax: int) -> list[tuple[Tensor, Tensor]]:
 
 def _legendre(z: Tensor, r2: Tensor | None, m: int, lmax: int) -> list[Tensor | float]:
     r"""Normalised $Q_{lm}(z, r^2)$ for l = m … lmax; the first is a constant; r2 None means 1."""
-    start = math.sqrt((2 * m + 1) * (1 if m == 0 else 2) / math.factorial(2 * m)) * _double_factorial(2 * m - 1)
+    start = math.sqrt((2 * m + 1) * (1 if m == 0 else 2) / math.factorial(2 * m)) * _double_factorial(
+        2 * m - 1
+    )
     values: list[Tensor | float] = [start]
     for l in range(m + 1, lmax + 1):
         a = math.sqrt((4 * l * l - 1) / (l * l - m * m))
@@ -90,7 +92,7 @@ def _legendre(z: Tensor, r2: Tensor | None, m: int, lmax: int) -> list[Tensor | 
         previous, older = values[-1], values[-2]
         if isinstance(older, Tensor):
             correction = older * (-b) if r2 is None else older * r2 * (-b)
-            values.append(torch.addcmul(correction, z, previous, value=a))
+            values.append(torch.add(correction, z * previous, alpha=a))
         elif r2 is None:
             values.append(z * previous * a - b * older)
         else:
