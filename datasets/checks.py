@@ -1,4 +1,4 @@
-"""What every frame must satisfy to be used at all: finite numbers, known elements, a cell where it is periodic."""
+"""What a frame must satisfy to be of any use: finite numbers, known elements, a cell where it is periodic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def check_frame(frame: Frame, *, where: str) -> None:
         where: Its place, for the message.
 
     Raises:
-        InputError: A coordinate or label is NaN or infinite, an atomic number is none, or a periodic cell has no volume.
+        InputError: A coordinate or label is NaN or infinite, an atomic number is none, or a periodic cell has
+            no volume.
     """
     for name in ("positions", "cell", "energy", "forces", "stress"):
         value = getattr(frame, name)
@@ -28,7 +29,8 @@ def check_frame(frame: Frame, *, where: str) -> None:
             continue
         at = f" of atom {int(np.argwhere(~finite)[0][0])}" if name in ("positions", "forces") else ""
         raise InputError(
-            f"{where}: `{name}`{at} is NaN or infinite; remove the frame (`mlip data validate` lists all of them)"
+            f"{where}: `{name}`{at} is NaN or infinite; "
+            "remove the frame (`mlip data validate` lists all of them)"
         )
     bad = (frame.atomic_numbers < 1) | (frame.atomic_numbers > LARGEST_Z)
     if bad.any():

@@ -1,9 +1,10 @@
 """Extended XYZ, read and written frame by frame.
 
-The reader keeps every key under the name that the file gives it: nothing moves into a calculator and no constraint
-touches the forces. A plain XYZ file is one without `key=value` pairs in its second line.
+The reader keeps every key under the name that the file gives it: nothing moves into a calculator and no
+constraint touches the forces. A plain XYZ file is one without `key=value` pairs in its second line.
 
-Source: the format's description at https://github.com/libAtoms/extxyz and `ase.io.extxyz`, whose header parser is used.
+Source: the format's description at https://github.com/libAtoms/extxyz and `ase.io.extxyz`, whose header
+    parser is used.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,7 @@ from mlip.datasets.frames import Frame
 from mlip.datasets.records import RawFrame
 from mlip.errors import InputError
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _POSITION_NAMES = ("pos", "positions", "position")
 _SPECIES_NAMES = ("species", "symbols", "element")
 _NUMBER_NAMES = ("Z", "numbers", "atomic_numbers")
@@ -46,8 +47,8 @@ def iter_extxyz(path: Path) -> Iterator[RawFrame]:
 
 
 def _open(path: Path) -> IO[str]:
-    opener = _OPENERS.get(path.suffix)
-    return path.open(encoding="utf-8") if opener is None else opener(path, "rt", encoding="utf-8")
+    opener: Callable[..., IO[str]] = _OPENERS.get(path.suffix, open)
+    return opener(path, "rt", encoding="utf-8")
 
 
 def _frames(stream: IO[str], path: Path) -> Iterator[RawFrame]:
@@ -71,7 +72,8 @@ def _frames(stream: IO[str], path: Path) -> Iterator[RawFrame]:
         if not header or not rows[-1].strip():
             got = sum(1 for r in rows if r.strip())
             raise InputError(
-                f"{where}: announces {n} atoms but only {got} follow; the file is cut short or the count is wrong"
+                f"{where}: announces {n} atoms but only {got} follow; "
+                "the file is cut short or the count is wrong"
             )
         yield _parse(header, rows, where=where, line=line + 2)
         line += n + 1
@@ -186,7 +188,7 @@ def _pbc(value: Any, *, periodic: bool, where: str) -> np.ndarray:
 
 
 def write_extxyz(stream: IO[str], frames: Iterable[Frame]) -> int:
-    """Write frames with labels under `REF_energy`, `REF_forces`, `REF_stress` (eV, eV/Å, eV/Å³); returns their number.
+    """Write frames; labels under `REF_energy`, `REF_forces`, `REF_stress` (eV, eV/Å, eV/Å³).
 
     Numbers are written with all their digits: what is read back is bit for bit what was written.
     """

@@ -1,4 +1,4 @@
-"""`Frame`: one structure with its labels, in eV and Å, as every reader returns it and every writer takes it."""
+"""`Frame`: one structure with its labels, in eV and Å, as readers return it and writers take it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _ISOLATED = "isolatedatom"
 class Frame:
     """One structure, its labels (each may be absent) and where it came from.
 
-    Sequences are converted to contiguous arrays of the types below; arrays that already have the type are kept, not
-    copied, and are not to be written to.
+    Sequences are converted to contiguous arrays of the types below; arrays that already have the type are
+    kept, not copied, and are not to be written to.
 
     Attributes:
         positions: Cartesian coordinates, Å.
@@ -132,7 +132,8 @@ class Frame:
     def from_atoms(cls, atoms: Atoms, *, keys: LabelKeys | None = None) -> Frame:
         """Frame of ASE atoms: labels from `info`, `arrays` and the attached calculator's stored results.
 
-        Stored forces are taken as they are: ASE's `get_forces()` zeroes those under a constraint. Nothing is computed.
+        Stored forces are taken as they are: ASE's `get_forces()` zeroes those under a constraint. Nothing is
+        computed.
 
         Args:
             atoms: Structure; its calculator is only read.

@@ -1,4 +1,4 @@
-"""Which key of a file is which label: names known by default, names given by the user, and the report of what was read."""
+"""Which key of a file is which label: known names, names that a user gives, and the report of what was read."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _OPTION = {
 
 @dataclass(frozen=True)
 class LabelKeys:
-    """Names of the labels in a file; None tries the usual ones (`REF_*` first, then bare names) and reports which it took.
+    """Names of the labels in a file; None tries the usual ones (`REF_*` first) and reports which it took.
 
-    A name that is given is the only one looked for. Units are eV, eV/Å, eV/Å³ (stress, tension positive) and eV
-    (virial = −stress × volume).
+    A name that is given is the only one looked for. Units are eV, eV/Å, eV/Å³ (stress, tension positive) and
+    eV (virial = −stress × volume).
     """
 
     energy: str | None = None
@@ -270,7 +270,7 @@ def _tensor(raw: RawFrame, key: str) -> Float64[np.ndarray, "3 3"]:
 def _stress(
     raw: RawFrame, stress: str | None, virial: str | None, report: ReadReport
 ) -> Float64[np.ndarray, "3 3"] | None:
-    """Stress from the better of the two keys; virial = −stress × volume. `REF_virials` goes before a bare `stress`."""
+    """Stress from either key; virial = −stress × volume. `REF_virials` goes before a bare `stress`."""
     if stress is not None and virial is not None:
         if virial.startswith("REF_") and not stress.startswith("REF_"):
             report.notes[f"stress: `{virial}` was used; `{stress}` is there too"] += 1
@@ -318,7 +318,8 @@ def require_labels(
         report: How the frames were read, to name the keys of the file.
 
     Raises:
-        InputError: Says how many frames and which first one lack the label, which keys the file has, and what to do.
+        InputError: Says how many frames and which first one lack the label, which keys the file has, and what
+            to do.
     """
     if report is None and isinstance(frames, FrameList):
         report = frames.report
@@ -335,7 +336,8 @@ def require_labels(
             else ""
         )
         raise InputError(
-            f"{where}: {len(lacking)} of {len(frames)} frames have no {label} (the first is frame {lacking[0]}); "
+            f"{where}: {len(lacking)} of {len(frames)} frames have no {label} "
+            f"(the first is frame {lacking[0]}); "
             + (f"keys in the file: {seen}; " if seen else "")
             + f"name the right one with {_OPTION[label]}, or do not ask for {label}"
         )

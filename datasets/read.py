@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from mlip.datasets.checks import check_frame
-from mlip.datasets.formats import detect_format
+from mlip.datasets.formats import FORMATS, detect_format
 from mlip.datasets.frames import Frame
 from mlip.datasets.labels import FrameList, LabelKeys, ReadReport, frame_of_record, require_keys
 from mlip.datasets.records import RawFrame
@@ -25,8 +25,8 @@ def iter_frames(
     """Frames of a file, one at a time.
 
     Args:
-        path: extxyz (`.xyz`, `.extxyz`, also `.gz`/`.bz2`/`.xz`), ASE database (`.db`, `.json`) or trajectory (`.traj`),
-            our HDF5 (`.h5`, `.hdf5`), mlearn JSON (`.json`, `.json.gz`), rMD17 and sGDML `.npz`.
+        path: extxyz (`.xyz`, `.extxyz`, also `.gz`/`.bz2`/`.xz`), ASE database (`.db`, `.json`) or trajectory
+            (`.traj`), our HDF5 (`.h5`, `.hdf5`), mlearn JSON (`.json`, `.json.gz`), rMD17 and sGDML `.npz`.
         keys: Names of the labels; by default the usual ones.
         format: Overrules the file's ending.
         report: Is filled while reading.
@@ -85,6 +85,8 @@ def read_frames(
         kept = list(islice(frames, *numbers))
     else:
         kept = list(frames)[chosen]
+    if report.frames:
+        require_keys(keys or LabelKeys(), report)
     if not kept:
         raise InputError(f"{path}: index {index!r} selects none of {report.frames} frames")
     return FrameList(kept, report=report)
@@ -93,7 +95,8 @@ def read_frames(
 def read_isolated_atoms(path: str | Path, *, keys: LabelKeys | None = None) -> dict[int, float]:
     """Energy of each isolated atom, eV, by atomic number.
 
-    Frames marked `config_type=IsolatedAtom` count; if none is marked, all frames of one atom without periodicity.
+    Frames marked `config_type=IsolatedAtom` count; if none is marked, all frames of one atom without
+    periodicity.
 
     Raises:
         InputError: There are none, one has no energy, or two of an element differ by more than 1 µeV.
@@ -122,7 +125,8 @@ def isolated_atom_energies(frames: list[Frame], *, where: str) -> dict[int, floa
             raise InputError(f"{where}: the isolated {frame.formula} atom has no energy")
         if abs(energies.setdefault(z, frame.energy) - frame.energy) > 1e-6:
             raise InputError(
-                f"{where}: two isolated {frame.formula} atoms have energies {energies[z]} and {frame.energy} eV"
+                f"{where}: two isolated {frame.formula} atoms have energies "
+                f"{energies[z]} and {frame.energy} eV"
             )
     return dict(sorted(energies.items()))
 
@@ -144,11 +148,44 @@ def _slice(index: str | int | slice) -> slice:
 
 
 def _reader(format: str) -> Callable[[Path, LabelKeys, ReadReport], Iterator[Frame]]:
+    """Reader of a format; imported only when it is needed."""
     if format == "extxyz":
         from mlip.datasets.extxyz import iter_extxyz
 
         return _labelled(iter_extxyz)
-    raise InputError(f"`format` is {format!r} but must be one of extxyz")
+    if format in ("ase-db", "ase-json"):
+        from mlip.datasets.ase_database import iter_database
+
+        return _labelled(iter_database)
+    if format == "ase-traj":
+        from mlip.datasets.ase_database import iter_trajectory
+
+        return _labelled(iter_trajectory)
+    if format in _FIXED:
+        return _fixed(format)
+    raise InputError(f"`format` is {format!r} but must be one of {', '.join(FORMATS)}")
+
+
+_FIXED = ("hdf5", "mlearn", "npz")
+
+
+def _fixed(format: str) -> Callable[[Path, LabelKeys, ReadReport], Iterator[Frame]]:
+    """Reader of a format whose labels have one name and unit each."""
+
+    def read(path: Path, keys: LabelKeys, report: ReadReport) -> Iterator[Frame]:
+        if keys != LabelKeys():
+            raise InputError(f"{path}: the names of labels are fixed in the format {format}; give none")
+        if format == "mlearn":
+            from mlip.datasets.mlearn import iter_mlearn as source
+        elif format == "npz":
+            from mlip.datasets.npz import iter_npz as source
+        else:
+            from mlip.datasets.h5_reader import iter_h5 as source
+        for frame in source(path, report):
+            report.count(frame)
+            yield frame
+
+    return read
 
 
 def _labelled(

@@ -38,14 +38,25 @@ class RawFrame:
 _CALCULATOR_INFO = ("energy", "free_energy", "stress")
 
 
+def _results(atoms: Atoms) -> dict[str, Any]:
+    """Stored results of the calculator; none if the atoms were changed after they were computed."""
+    from ase.calculators.calculator import compare_atoms
+
+    results = getattr(atoms.calc, "results", None)
+    if not results:
+        return {}
+    of = getattr(atoms.calc, "atoms", None)
+    return {} if of is not None and compare_atoms(of, atoms) else dict(results)
+
+
 def record_of_atoms(atoms: Atoms, *, where: str = "the frame") -> RawFrame:
-    """Everything stored with ASE atoms; results of an attached calculator only if it holds them for this structure.
+    """Everything stored with ASE atoms; results of an attached calculator if they belong to this structure.
 
     A bare name in `info` or `arrays` goes before the calculator's result of that name.
     """
     info = dict(atoms.info)
     arrays = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
-    results = dict(getattr(atoms.calc, "results", None) or {}) if atoms.calc is not None else {}
+    results = _results(atoms)
     for name in _CALCULATOR_INFO:
         if results.get(name) is not None:
             info.setdefault(name, results[name])

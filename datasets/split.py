@@ -16,13 +16,15 @@ def split_frames(
 ) -> list[FrameList]:
     """Divide frames into parts of about the given fractions.
 
-    The same frames, fractions and seed give the same split on every machine; order within a part is the file's.
+    The same frames, fractions and seed give the same split on every machine; order within a part is the
+    file's.
 
     Args:
         frames: Frames; a `FrameList` hands its report on to every part.
         fractions: Positive, adding up to at most 1; what is left over is in no part.
-        by: `"frame"`, or `"group"` to keep the frames of a group (molecule, trajectory; the composition where a frame
-            has no group) in one part. Parts then differ from the fractions by at most about the largest group.
+        by: `"frame"`, or `"group"` to keep the frames of a group (molecule, trajectory; the composition where
+            a frame has no group) in one part. Parts then differ from the fractions by at most about the
+            largest group.
         seed: Of the shuffle.
 
     Raises:
