@@ -1,0 +1,64 @@
+"""From the ``model`` section of a configuration to a potential with its normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mlip.errors import InputError
+from mlip.models import MODELS
+from mlip.potential import Potential
+from mlip.training.config import TrainConfig
+from mlip.training.config_file import suggest
+from mlip.training.references import Statistics
+
+FROM_DATA = ("species", "cutoff", "avg_num_neighbors", "energy_scale")
+"""Keys of a model's configuration that training fills in where the model has them."""
+
+
+def make_potential(
+    config: TrainConfig, *, species: Sequence[int], e0s: Mapping[int, float], statistics: Statistics
+) -> Potential:
+    """An untrained potential.
+
+    Args:
+        config: The run; ``model`` holds the name and the model's own settings.
+        species: Atomic numbers, ascending.
+        e0s: eV by atomic number.
+        statistics: Of the training frames.
+
+    Raises:
+        InputError: The model or one of its settings is unknown.
+    """
+    settings = dict(config.model)
+    name = settings.pop("name")
+    if name not in MODELS:
+        raise InputError(f"`model.name` is {name!r}, which is not a model" + suggest(name, list(MODELS)))
+    model_class = MODELS[name]
+    known = [field.name for field in dataclasses.fields(model_class.Config)]
+    for key in settings:
+        if key not in known:
+            free = [k for k in known if k not in ("species", "cutoff")]
+            raise InputError(f"unknown key `model.{key}` of model {name}" + suggest(key, free))
+        if key in ("species", "cutoff"):
+            where = "`data.species`" if key == "species" else "`cutoff` at the top of the configuration"
+            raise InputError(f"`model.{key}` cannot be set; use {where}")
+    measured: dict[str, Any] = {"species": tuple(species), "cutoff": config.cutoff, **vars(statistics)}
+    values = {key: measured[key] for key in FROM_DATA if key in known} | settings
+    try:
+        model_config = model_class.Config(**{k: _frozen(v) for k, v in values.items()})
+        model = model_class.from_config(model_config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"section `model`: {error}") from None
+    potential = Potential(
+        model, species=tuple(species), cutoff=config.cutoff, e0s=[e0s[z] for z in species], metadata={}
+    )
+    potential.metadata.update(config.metadata)
+    return potential.to(dtype={"float32": torch.float32, "float64": torch.float64}[config.dtype])
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

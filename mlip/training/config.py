@@ -1,0 +1,236 @@
+"""The training configuration: one YAML file, checked key by key before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Steps = list[tuple[Fraction, NonNegativeFloat]]
+Schedule = NonNegativeFloat | Steps
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Keys(Section):
+    """Names of the labels in the data files; ``None`` lets the reader find them and report what it found."""
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    virial: str | None = None
+    weight: str | None = None
+    group: str | None = None
+
+
+class Data(Section):
+    """Where the labelled structures are.
+
+    ``valid`` is a file, a number of training frames held out (an integer), or a fraction of them (below 1).
+    ``test`` is a file, a list of files, or a mapping of names to files. ``split_by: group`` keeps all frames of a
+    molecule or trajectory on one side. ``species`` lists elements that the model must know beside those in the data.
+    Relative paths in a configuration file are relative to that file; in an override, to the current folder.
+    """
+
+    train: Path
+    valid: PositiveInt | Annotated[float, Field(gt=0.0, lt=1.0)] | Path
+    test: Path | list[Path] | dict[str, Path] = Field(default_factory=dict)
+    keys: Keys = Keys()
+    format: str | None = None
+    species: list[str] = Field(default_factory=list)
+    split_seed: NonNegativeInt = 0
+    split_by: Literal["frame", "group"] = "frame"
+    max_frames: PositiveInt | None = None
+
+    def test_files(self) -> dict[str, Path]:
+        """Test files by name; a file given without a name is called after its stem."""
+        if isinstance(self.test, dict):
+            return dict(self.test)
+        files = self.test if isinstance(self.test, list) else [self.test]
+        return {file.stem: file for file in files}
+
+
+class ReferenceEnergies(Section):
+    """Energies of the isolated atoms, E0, subtracted before learning.
+
+    ``method``: ``isolated`` reads one-atom frames from ``file`` (or from the training file where none is given),
+    ``least-squares`` fits them to the training energies, ``given`` takes ``values`` (symbol -> eV), and
+    ``zero`` sets them to 0.
+    """
+
+    method: Literal["isolated", "least-squares", "given", "zero"] = "least-squares"
+    file: Path | None = None
+    values: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"method": value}
+        known = {"method", "file", "values"}
+        if isinstance(value, dict) and value and all(isinstance(v, int | float) for v in value.values()):
+            if not known & set(value):
+                return {"method": "given", "values": value}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ReferenceEnergies:
+        if self.method == "given" and not self.values:
+            raise ValueError("method `given` needs `values`, for instance {H: -13.6, O: -2041.8}")
+        if self.method != "given" and self.values:
+            raise ValueError(f"`values` are only used with method `given`, not `{self.method}`")
+        if self.file is not None and self.method != "isolated":
+            raise ValueError(f"`file` is only used with method `isolated`, not `{self.method}`")
+        return self
+
+
+class Loss(Section):
+    """Weights of the terms of the loss, and its form; see ``mlip.training.loss``.
+
+    Each weight is a number or a list of ``[fraction of the run, weight]`` steps, the first at fraction 0.
+    """
+
+    energy: Schedule = 1.0
+    forces: Schedule = 100.0
+    stress: Schedule = 0.0
+    form: Literal["mse", "huber", "mae"] = "mse"
+    energy_form: Literal["mse", "huber", "mae"] | None = None
+    huber_delta: PositiveFloat = 0.01
+
+    @field_validator("energy", "forces", "stress")
+    @classmethod
+    def _ordered(cls, value: Schedule) -> Schedule:
+        if isinstance(value, list):
+            starts = [start for start, _ in value]
+            if not starts or starts[0] != 0.0:
+                raise ValueError("a schedule must begin at fraction 0, for instance [[0, 1], [0.7, 10]]")
+            if starts != sorted(set(starts)):
+                raise ValueError(f"the fractions of a schedule must increase, not {starts}")
+        return value
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Loss:
+        if not any(max_weight(w) > 0 for w in (self.energy, self.forces, self.stress)):
+            raise ValueError("all weights are 0: nothing would be learned")
+        return self
+
+
+def max_weight(schedule: Schedule) -> float:
+    """Largest weight that a schedule reaches."""
+    return max(value for _, value in schedule) if isinstance(schedule, list) else schedule
+
+
+class Optimizer(Section):
+    """AdamW, or its AMSGrad form. Weight decay acts on matrices and higher tensors, not on scalars and vectors."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 1e-2
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    amsgrad: bool = False
+
+
+class LearningRate(Section):
+    """Learning rate over the run: linear warm-up, then decay to ``final`` times the initial value.
+
+    ``warmup`` below 1 is a fraction of all steps, otherwise a number of steps.
+    """
+
+    warmup: NonNegativeFloat = 0.02
+    decay: Literal["cosine", "linear", "exponential", "none"] = "cosine"
+    final: Fraction = 0.01
+
+    @model_validator(mode="after")
+    def _positive_end(self) -> LearningRate:
+        if self.decay == "exponential" and self.final == 0.0:
+            raise ValueError("`final` must be above 0 for an exponential decay")
+        return self
+
+
+class EarlyStopping(Section):
+    """Stop when the validation loss has not improved for ``patience`` epochs."""
+
+    patience: PositiveInt
+
+
+class TrainConfig(Section):
+    """Everything that decides a training run. See the sections for their keys."""
+
+    model: dict[str, Any]
+    cutoff: PositiveFloat = Field(default=5.0, validation_alias=AliasChoices("cutoff", "r_max"))
+    data: Data
+    e0s: ReferenceEnergies = ReferenceEnergies()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    schedule: LearningRate = LearningRate()
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    gradient_clip: PositiveFloat | None = 10.0
+    batch_size: PositiveInt = 5
+    valid_batch_size: PositiveInt = 50
+    max_epochs: PositiveInt = 100
+    max_time: PositiveFloat | None = None
+    stop_after: PositiveInt | None = None
+    early_stopping: EarlyStopping | None = None
+    valid_every: PositiveInt = 1
+    log_every: PositiveInt = 1
+    checkpoint_every: PositiveInt = 1
+    seed: NonNegativeInt = 0
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "auto"
+    num_threads: PositiveInt | None = None
+    output: Path = Path("run")
+    tensorboard: bool = True
+    plots: bool = True
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and not isinstance(value.get("name"), str):
+            raise ValueError("needs a `name`, for instance {name: polyad}")
+        return value
+
+
+MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        "max_time",
+        "stop_after",
+        "early_stopping",
+        "checkpoint_every",
+        "log_every",
+        "valid_batch_size",
+        "device",
+        "num_threads",
+        "tensorboard",
+        "plots",
+        "metadata",
+        "output",
+        "data.test",
+    }
+)
+"""Keys that a resumed run may change: none of them alters the weights that an epoch ends with."""
+
+
+def dump(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain JSON-able values."""
+    return config.model_dump(mode="json")

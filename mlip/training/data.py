@@ -1,0 +1,119 @@
+"""From the ``data`` section of a configuration to labelled frames: reading, checking and splitting."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlip.datasets import Frame, FrameList, LabelKeys, read_frames, require_labels, split_frames
+from mlip.errors import InputError
+from mlip.training.config import Data
+from mlip.training.loss import Labels
+
+
+@dataclass(frozen=True)
+class TrainingFrames:
+    """The frames of a run.
+
+    Attributes:
+        train: To learn from.
+        valid: To choose the best weights by.
+        tests: To report on, by name.
+        isolated: One-atom frames that were found in the training file.
+    """
+
+    train: list[Frame]
+    valid: list[Frame]
+    tests: dict[str, list[Frame]]
+    isolated: list[Frame]
+
+
+def read_training_frames(config: Data, labels: Labels, say: Callable[[str], None]) -> TrainingFrames:
+    """Read, check and split the frames of a run.
+
+    Args:
+        config: The section ``data``.
+        labels: Labels that the loss needs; energies and forces that the data has are read anyway.
+        say: Called with each line of what was read from which key.
+
+    Raises:
+        InputError: A file is missing or unreadable, a label is missing, or there are too few frames.
+    """
+    everything = _read(config.train, config, labels, say)
+    isolated = [f for f in everything if f.is_isolated_atom]
+    usable = FrameList([f for f in everything if not f.is_isolated_atom], report=everything.report)
+    if isolated:
+        say(f"  {len(isolated)} isolated atoms are left out of the training frames")
+    if config.max_frames is not None and config.max_frames < len(usable):
+        chosen = np.random.default_rng(config.split_seed).permutation(len(usable))[: config.max_frames]
+        usable = FrameList([usable[i] for i in sorted(chosen.tolist())], report=everything.report)
+    if not usable:
+        raise InputError(f"{config.train}: there are no frames to train on")
+    if isinstance(config.valid, Path):
+        train, valid = usable, _without_isolated(_read(config.valid, config, labels, say))
+    else:
+        train, valid = _hold_out(usable, config)
+    tests = {
+        name: _without_isolated(_read(file, config, labels, say)) for name, file in config.test_files().items()
+    }
+    return TrainingFrames(train=train, valid=valid, tests=tests, isolated=isolated)
+
+
+def _hold_out(frames: FrameList, config: Data) -> tuple[list[Frame], list[Frame]]:
+    fraction = config.valid / len(frames) if isinstance(config.valid, int) else config.valid
+    if not isinstance(fraction, float) or not 0 < fraction < 1:
+        raise InputError(
+            f"`data.valid` is {config.valid} but {config.train} has {len(frames)} frames to share; "
+            "hold out fewer, or give a validation file"
+        )
+    train, valid = split_frames(frames, [1 - fraction, fraction], by=config.split_by, seed=config.split_seed)
+    return train, valid
+
+
+def _without_isolated(frames: FrameList) -> list[Frame]:
+    return [f for f in frames if not f.is_isolated_atom]
+
+
+def _read(path: Path, config: Data, labels: Labels, say: Callable[[str], None]) -> FrameList:
+    if not path.is_file():
+        raise InputError(f"data file {str(path)!r} does not exist")
+    keys = LabelKeys(**config.keys.model_dump())
+    frames = read_frames(path, keys=keys, format=config.format)
+    for line in frames.report.lines():
+        say(line)
+    require_labels(frames, energy=labels.energy, forces=labels.forces, stress=labels.stress)
+    return frames
+
+
+def check_species(frames: Sequence[Frame], species: Sequence[int], source: str) -> None:
+    """Refuse frames with an element that the model will not know.
+
+    Raises:
+        InputError: Names the element, the frame and the remedy.
+    """
+    from ase.data import chemical_symbols
+
+    known = np.array(sorted(species))
+    for i, frame in enumerate(frames):
+        strange = np.setdiff1d(frame.atomic_numbers, known)
+        if strange.size:
+            symbol = chemical_symbols[strange[0]]
+            have = ", ".join(chemical_symbols[z] for z in known)
+            raise InputError(
+                f"{source}: frame {i} contains {symbol}, but the training data only has {have}; "
+                f"add training frames with {symbol}, or declare it with `data.species: [{symbol}]`"
+            )
+
+
+def data_hash(frames: Sequence[Frame]) -> str:
+    """SHA-256 over elements, positions, cells and labels of the training frames, in order."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        for array in (frame.atomic_numbers, frame.positions, frame.cell, frame.pbc, frame.forces, frame.stress):
+            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        digest.update(repr(frame.energy).encode())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,172 @@
+"""Lightning's trainer around the module, and what follows the last epoch."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from mlip.checkpoint import load_potential, save_potential
+from mlip.potential import Potential
+from mlip.training.callbacks import EpochEnd, Stopping
+from mlip.training.config import TrainConfig
+from mlip.training.evaluation import predict
+from mlip.training.logs import CsvLog
+from mlip.training.loss import Labels
+from mlip.training.module import TrainingModule
+from mlip.training.report import metrics_table, write_report
+from mlip.training.run import DTYPES, PackedSets, Processes, TrainingResult
+
+
+def fit(
+    config: TrainConfig,
+    potential: Potential,
+    packed: PackedSets,
+    *,
+    state: dict[str, Any] | None,
+    processes: Processes,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> TrainingResult:
+    """Run the epochs, then report.
+
+    Args:
+        config: The run.
+        potential: To be trained.
+        packed: Its frames.
+        state: From which to resume, or None.
+        processes: This process among all.
+        device: Of this process.
+        say: Prints a line on the main process.
+    """
+    module = TrainingModule(
+        potential,
+        config,
+        packed.train.to(device),
+        packed.valid.to(device),
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    if state is not None:
+        module.restore(state)
+        say(f"resuming after epoch {module.epoch}" + (f", step {module.batches_done}" if module.batches_done else ""))
+    model_file = config.output / "model.safetensors"
+    main = processes.rank == 0
+    stopping = Stopping(config, world_size=processes.world_size)
+    ending = EpochEnd(config, config.output, lambda m: save_best(m, model_file), main=main)
+    with _quiet():
+        trainer = make_trainer(config, processes, device, [ending, stopping])
+        progress = trainer.fit_loop.epoch_progress.current
+        progress.ready = progress.started = progress.processed = progress.completed = module.epoch
+        trainer.fit(module)
+    finished = stopping.reason not in ("signal", "stop_after")
+    metrics: dict[str, dict[str, float]] = {}
+    if main and finished and model_file.is_file():
+        metrics = conclude(config, packed, model_file, device, say)
+    return TrainingResult(
+        finished=finished,
+        reason=stopping.reason,
+        signal_number=stopping.signal_number,
+        epoch=module.epoch,
+        model=model_file if model_file.is_file() else None,
+        metrics=metrics,
+    )
+
+
+def make_trainer(
+    config: TrainConfig, processes: Processes, device: torch.device, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """A trainer without any of the features that cost time in every step."""
+    distributed = processes.world_size > 1
+    strategy: Any = "auto"
+    if distributed:
+        strategy = DDPStrategy(
+            find_unused_parameters=False,
+            broadcast_buffers=False,
+            process_group_backend="nccl" if device.type == "cuda" else "gloo",
+        )
+    devices: Any = processes.local_world_size
+    if device.type == "cuda" and not distributed:
+        devices = [device.index]
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=devices,
+        num_nodes=processes.world_size // processes.local_world_size,
+        strategy=strategy,
+        max_epochs=config.max_epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        inference_mode=False,
+        default_root_dir=config.output,
+    )
+
+
+def save_best(module: TrainingModule, path: Path) -> None:
+    """Write the averaged weights with their validation errors."""
+    errors = {k.removeprefix("valid_"): v for k, v in module.row.items() if k.startswith("valid_")}
+    with module.ema.applied():
+        save_potential(
+            module.potential, path, metadata={"metrics": {"valid": errors}, "best_epoch": module.best_epoch}
+        )
+
+
+def conclude(
+    config: TrainConfig, packed: PackedSets, model_file: Path, device: torch.device, say: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """Errors of the best weights on every set of frames: written into the model, the report, and on the terminal."""
+    potential = load_potential(model_file, device=str(device), dtype=DTYPES[config.dtype])
+    labels = Labels.of(config.loss)
+    shown = Labels(energy=True, forces=True, stress=labels.stress)
+    sets = {"train": packed.train, "valid": packed.valid, **packed.tests}
+    results = {
+        name: predict(
+            potential,
+            data.to(device),
+            batch_size=config.valid_batch_size,
+            labels=shown,
+            species=potential.species,
+        )
+        for name, data in sets.items()
+    }
+    metrics = {name: errors for name, (_, errors) in results.items()}
+    save_potential(potential, model_file, metadata={"metrics": metrics})
+    history = CsvLog(config.output / "log.csv").read()
+    write_report(
+        config.output / "report",
+        {name: predictions for name, (predictions, _) in results.items()},
+        metrics,
+        history,
+        plots=config.plots,
+    )
+    say(metrics_table(metrics))
+    say(f"model: {model_file}   report: {config.output / 'report'}")
+    return metrics
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice and advertisements are not for the people who train a potential."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,209 @@
+"""Labelled structures with their neighbour lists in a few long tensors, from which a batch is cut in microseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mlip.errors import InputError
+from mlip.graph import AtomGraph
+
+if TYPE_CHECKING:
+    from mlip.datasets import Frame
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some structures with their labels; a label that a structure lacks is NaN.
+
+    Attributes:
+        graph: The structures.
+        energy: eV.
+        forces: eV/Å.
+        stress: eV/Å³.
+        weight: Weight of each structure in the loss.
+        num_structures_in_step: Structures that share this optimiser step, over all processes.
+        num_atoms_in_step: Atoms in them.
+    """
+
+    graph: AtomGraph
+    energy: Float[Tensor, " structures"]
+    forces: Float[Tensor, "atoms 3"]
+    stress: Float[Tensor, "structures 3 3"]
+    weight: Float[Tensor, " structures"]
+    num_structures_in_step: int
+    num_atoms_in_step: int
+
+    @property
+    def atoms_per_structure(self) -> Int[Tensor, " structures"]:
+        """Number of atoms of each structure."""
+        return torch.bincount(self.graph.batch, minlength=self.graph.num_structures)
+
+
+@dataclass(frozen=True)
+class PackedFrames:
+    """Structures end to end: atoms of all, then edges of all, with offsets. Edges name atoms within their structure.
+
+    Small integer types keep millions of edges in memory: 4 + 4 + 3 bytes an edge.
+    """
+
+    positions: Float[Tensor, "atoms 3"]
+    atomic_numbers: Int[Tensor, " atoms"]
+    forces: Float[Tensor, "atoms 3"]
+    cell: Float[Tensor, "structures 3 3"]
+    pbc: Tensor
+    energy: Float[Tensor, " structures"]
+    stress: Float[Tensor, "structures 3 3"]
+    weight: Float[Tensor, " structures"]
+    senders: Int[Tensor, " edges"]
+    receivers: Int[Tensor, " edges"]
+    shifts: Int[Tensor, "edges 3"]
+    atom_counts: npt.NDArray[np.int64]
+    edge_counts: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name, counts in (("atom_starts", self.atom_counts), ("edge_starts", self.edge_counts)):
+            object.__setattr__(self, name, np.concatenate(([0], np.cumsum(counts)))[:-1])
+
+    if TYPE_CHECKING:
+        atom_starts: npt.NDArray[np.int64]
+        edge_starts: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.atom_counts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.positions.device
+
+    def to(self, device: torch.device | str) -> PackedFrames:
+        """The same data on another device."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+    def batch(
+        self,
+        frames: npt.NDArray[np.int64],
+        *,
+        counted: bool = True,
+        whole: npt.NDArray[np.int64] | None = None,
+    ) -> Batch:
+        """Cut out a batch.
+
+        Args:
+            frames: Indices of the structures.
+            counted: False gives them weight 0.
+            whole: Structures of the whole optimiser step, over all processes; ``frames`` by default.
+        """
+        which = torch.from_numpy(frames).to(self.device)
+        atoms, atoms_each = self._spans(self.atom_starts[frames], self.atom_counts[frames])
+        edges, edges_each = self._spans(self.edge_starts[frames], self.edge_counts[frames])
+        first_atom = torch.cumsum(atoms_each, 0) - atoms_each
+        to_batch = torch.repeat_interleave(first_atom, edges_each, output_size=len(edges))
+        structure = torch.repeat_interleave(
+            torch.arange(len(frames), device=self.device), atoms_each, output_size=len(atoms)
+        )
+        graph = AtomGraph(
+            positions=self.positions[atoms],
+            atomic_numbers=self.atomic_numbers[atoms],
+            cell=self.cell[which],
+            pbc=self.pbc[which],
+            batch=structure,
+            senders=self.senders[edges].long() + to_batch,
+            receivers=self.receivers[edges].long() + to_batch,
+            shifts=self.shifts[edges].to(self.positions.dtype),
+        )
+        weight = self.weight[which]
+        step = frames if whole is None else whole
+        return Batch(
+            graph=graph,
+            energy=self.energy[which],
+            forces=self.forces[atoms],
+            stress=self.stress[which],
+            weight=weight if counted else torch.zeros_like(weight),
+            num_structures_in_step=len(step),
+            num_atoms_in_step=int(self.atom_counts[step].sum()),
+        )
+
+    def _spans(
+        self, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    ) -> tuple[Int[Tensor, " items"], Int[Tensor, " structures"]]:
+        """Indices ``start, start + 1, …`` of each span, one after another, and the length of each."""
+        total = int(counts.sum())
+        before = np.cumsum(counts) - counts
+        each = torch.from_numpy(counts).to(self.device)
+        offset = torch.from_numpy(starts - before).to(self.device)
+        index = torch.arange(total, device=self.device)
+        return index + torch.repeat_interleave(offset, each, output_size=total), each
+
+
+def pack(frames: Sequence[Frame], cutoff: float, *, dtype: torch.dtype, source: str = "data") -> PackedFrames:
+    """Build the neighbour lists of labelled structures and pack them.
+
+    Args:
+        frames: Structures.
+        cutoff: Å.
+        dtype: Of positions, forces, cells and stresses; energies are float64.
+        source: What the frames are, for error messages.
+
+    Raises:
+        InputError: There are no frames, or one cannot be used; the message names it.
+    """
+    if not frames:
+        raise InputError(f"{source}: there are no frames")
+    parts = [_one(frame, cutoff, f"{source}: frame {i}") for i, frame in enumerate(frames)]
+
+    def long(key: str, dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(np.concatenate([part[key] for part in parts])).to(dtype)
+
+    shifts = long("shifts", torch.int64)
+    reach = int(shifts.abs().max()) if shifts.numel() else 0
+    return PackedFrames(
+        positions=long("positions", dtype),
+        atomic_numbers=long("atomic_numbers", torch.int64),
+        forces=long("forces", dtype),
+        cell=long("cell", dtype),
+        pbc=long("pbc", torch.bool),
+        energy=long("energy", torch.float64),
+        stress=long("stress", dtype),
+        weight=long("weight", dtype),
+        senders=long("senders", torch.int32),
+        receivers=long("receivers", torch.int32),
+        shifts=shifts.to(torch.int8 if reach < 128 else torch.int16),
+        atom_counts=np.array([len(part["positions"]) for part in parts], dtype=np.int64),
+        edge_counts=np.array([len(part["senders"]) for part in parts], dtype=np.int64),
+    )
+
+
+def _one(frame: Frame, cutoff: float, name: str) -> dict[str, npt.NDArray[np.generic]]:
+    from ase import Atoms
+
+    from mlip.neighbors import build_graph
+
+    atoms = Atoms(numbers=frame.atomic_numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
+    try:
+        graph = build_graph(atoms, cutoff)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    missing = np.full((len(frame), 3), np.nan)
+    return {
+        "positions": graph.positions.numpy(),
+        "atomic_numbers": frame.atomic_numbers,
+        "forces": missing if frame.forces is None else frame.forces,
+        "cell": graph.cell.numpy(),
+        "pbc": graph.pbc.numpy(),
+        "energy": np.array([np.nan if frame.energy is None else frame.energy]),
+        "stress": np.full((1, 3, 3), np.nan) if frame.stress is None else frame.stress[None],
+        "weight": np.array([frame.weight]),
+        "senders": graph.senders.numpy().astype(np.int32),
+        "receivers": graph.receivers.numpy().astype(np.int32),
+        "shifts": graph.shifts.numpy().astype(np.int16),
+    }

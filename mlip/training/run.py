@@ -1,0 +1,189 @@
+"""A training run from a configuration to a model file and a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from mlip.errors import InputError
+from mlip.potential import Potential
+from mlip.training.build import make_potential
+from mlip.training.config import TrainConfig, dump
+from mlip.training.config_file import check_same_run
+from mlip.training.data import TrainingFrames, check_species, data_hash, read_training_frames
+from mlip.training.loss import Labels
+from mlip.training.packed import PackedFrames, pack
+from mlip.training.references import collect_species, measure, reference_energies
+from mlip.training.state import load_state
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that ``torchrun`` started; alone without it."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+
+    @classmethod
+    def from_environment(cls) -> Processes:
+        """As ``torchrun`` says in the environment."""
+        number = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+        if number["WORLD_SIZE"] is None:
+            return cls(0, 0, 1, 1)
+        world = int(number["WORLD_SIZE"])
+        return cls(
+            int(number["RANK"] or 0), int(number["LOCAL_RANK"] or 0), world, int(number["LOCAL_WORLD_SIZE"] or world)
+        )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        finished: Whether all epochs are done, or the run stopped on its own terms (early stopping, time).
+        reason: Why it stopped early, or empty.
+        signal_number: Of the signal that stopped it, or 0.
+        epoch: Complete epochs.
+        model: File with the best averaged weights, where there was a validation.
+        metrics: Errors of these weights by set of frames (``train``, ``valid``, the tests); empty unless finished.
+    """
+
+    finished: bool
+    reason: str
+    signal_number: int
+    epoch: int
+    model: Path | None
+    metrics: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class PackedSets:
+    """The frames with their neighbour lists."""
+
+    train: PackedFrames
+    valid: PackedFrames
+    tests: dict[str, PackedFrames]
+
+
+def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult:
+    """Train a potential.
+
+    Args:
+        config: The run.
+        resume: Continue from ``last.ckpt`` in the output folder.
+
+    Raises:
+        InputError: Something in the configuration or the data is wrong.
+    """
+    from mlip.training.fit import fit
+
+    processes = Processes.from_environment()
+    say = _printer(processes)
+    device = resolve_device(config.device, processes)
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    last = config.output / "last.ckpt"
+    if not resume and last.exists():
+        raise InputError(
+            f"{config.output} already holds a run; continue it with --resume, or set another `output` folder"
+        )
+    state = None
+    if resume:
+        state, started_with = load_state(last)
+        check_same_run(config, started_with)
+    labels = Labels.of(config.loss)
+    frames = read_training_frames(config.data, labels, say)
+    species = collect_species(frames.train, config.data.species)
+    for name, part in {"validation": frames.valid, **frames.tests}.items():
+        check_species(part, species, name)
+    e0s = reference_energies(config.e0s, species, frames.train, frames.isolated)
+    packed = pack_all(frames, config)
+    statistics = measure(packed.train, e0s)
+    say(
+        f"{len(packed.train)} training, {len(packed.valid)} validation frames; "
+        f"{statistics.avg_num_neighbors:.1f} neighbours; force scale {statistics.energy_scale:.3g} eV/Å"
+    )
+    torch.manual_seed(config.seed)
+    potential = make_potential(config, species=species, e0s=e0s, statistics=statistics)
+    potential.metadata["data_hash"] = data_hash(frames.train)
+    potential.to(device)
+    if state is not None:
+        _restore_random(last)
+    if processes.rank == 0:
+        _prepare_output(config)
+    say(f"{sum(p.numel() for p in potential.parameters())} weights, {config.dtype}, {device}")
+    return fit(config, potential, packed, state=state, processes=processes, device=device, say=say)
+
+
+def pack_all(frames: TrainingFrames, config: TrainConfig) -> PackedSets:
+    """Neighbour lists of all frames."""
+    dtype = DTYPES[config.dtype]
+    return PackedSets(
+        train=pack(frames.train, config.cutoff, dtype=dtype, source="training frames"),
+        valid=pack(frames.valid, config.cutoff, dtype=dtype, source="validation frames"),
+        tests={
+            name: pack(part, config.cutoff, dtype=dtype, source=name) for name, part in frames.tests.items()
+        },
+    )
+
+
+def resolve_device(name: str, processes: Processes) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"`device` is {name!r} but must be auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"`device` is {name!r} but training runs on cpu and cuda")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("`device` is cuda, but this machine or this build of torch has no usable GPU")
+        index = processes.local_rank if processes.world_size > 1 else device.index or 0
+        if index >= torch.cuda.device_count():
+            raise InputError(f"`device` asks for GPU {index}, but there are {torch.cuda.device_count()}")
+        device = torch.device("cuda", index)
+    return device
+
+
+def _restore_random(last: Path) -> None:
+    """Making the model drew random numbers: put the generators back to where the checkpoint left them."""
+    load_state(last)
+
+
+def _prepare_output(config: TrainConfig) -> None:
+    try:
+        config.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"`output` {str(config.output)!r} cannot be made: {error.strerror}") from None
+    text = yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True)
+    temporary = config.output / "config.yaml.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, config.output / "config.yaml")
+
+
+def _printer(processes: Processes) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        if processes.rank == 0:
+            print(line, file=sys.stderr, flush=True)
+
+    return say
+
+
+__all__ = ["DTYPES", "PackedSets", "Potential", "Processes", "TrainingResult", "run_training"]
