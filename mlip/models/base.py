@@ -1,0 +1,78 @@
+"""What every model is."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mlip.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What every model is told about the data."""
+
+    species: tuple[int, ...]
+    """Atomic numbers that the model knows, ascending."""
+    cutoff: float = 5.0
+    """Å."""
+    avg_num_neighbors: float = 12.0
+    """Mean number of edges per atom in the training data."""
+    energy_scale: float = 1.0
+    """eV; the root mean square force of the training data is a good value."""
+
+
+class Model(nn.Module):
+    """Maps a graph without positions to per-atom energies."""
+
+    Config: type[ModelConfig]
+    config: ModelConfig
+    species_index: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        species = tuple(int(z) for z in config.species)
+        if not species or list(species) != sorted(set(species)) or min(species) < 1 or max(species) > 118:
+            raise InputError(f"`species` is {species} but must be ascending atomic numbers from 1 to 118")
+        for name in ("cutoff", "avg_num_neighbors", "energy_scale"):
+            if not getattr(config, name) > 0:
+                raise InputError(f"`{name}` is {getattr(config, name)} but must be positive")
+        self.config = config
+        table = torch.zeros(119, dtype=torch.int64)
+        table[list(species)] = torch.arange(len(species))
+        self.register_buffer("species_index", table, persistent=False)
+
+    @classmethod
+    def from_config(cls, values: dict[str, Any]) -> Model:
+        """Build from plain values, as read from a file.
+
+        Raises:
+            InputError: an option that the model does not have, or a value that it refuses.
+        """
+        known = [field.name for field in dataclasses.fields(cls.Config)]
+        for key in values:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean `{close[0]}`?" if close else f"; it has: {', '.join(known)}"
+                raise InputError(f"model option `{key}` is unknown{hint}")
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        try:
+            return cls(cls.Config(**values))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model configuration: {error}") from error
+
+    @abstractmethod
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, " atoms"],
+        senders: Int[Tensor, " edges"],
+        receivers: Int[Tensor, " edges"],
+        edge_vectors: Float[Tensor, "edges 3"],
+    ) -> dict[str, Tensor]:
+        """At least `node_energy` (atoms,), eV, without the energies of the isolated atoms."""

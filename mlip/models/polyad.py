@@ -1,0 +1,214 @@
+"""The flagship: many-body message passing on factored tensor products.
+
+Each layer
+
+1. mixes channels of every degree and takes the features to the factored space (`V` on nodes),
+2. sums messages with the message operator: harmonics through `W`, radial functions from a spline,
+3. comes back (`U` on nodes) and makes many-body products of the sums,
+4. mixes, adds the old features, and reads an energy off the scalars.
+
+With `product="cg"` the same backbone is MACE: exact Clebsch–Gordan messages and the full symmetric
+contraction (Batatia et al. 2022, arXiv:2206.07697). With factored products the angular work is
+that of "Tensor Decomposition Networks" (arXiv:2507.01131), exactly equivariant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mlip.errors import InputError
+from mlip.kernels.edges import edge_basis
+from mlip.kernels.message import message
+from mlip.models.base import Model, ModelConfig
+from mlip.nn.linear import EquivariantLinear
+from mlip.nn.node_product import SphereProduct
+from mlip.nn.radial import ORDER, RadialKind, RadialTable, SplineBasis
+from mlip.nn.repulsion import ZBLRepulsion
+from mlip.o3.constants import ConstantModule
+from mlip.o3.decompositions import factors
+from mlip.o3.products import Product, ProductKind
+from mlip.o3.symmetric import SymmetricContraction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolyadConfig(ModelConfig):
+    """Options of the flagship model."""
+
+    num_channels: int = 64
+    num_layers: int = 2
+    lmax: int = 3
+    """Largest degree of the harmonics and of the summed messages."""
+    lmax_hidden: int = 1
+    """Largest degree of the features between layers."""
+    correlation: int = 3
+    """Highest power in the node products; body order less one."""
+    product: ProductKind = "cp"
+    """Angular product: "cp" and "quadrature" (factored, exact), "cp-all" (TDN's, all paths) or "cg"."""
+    radial: RadialKind = "network"
+    """Radial functions: a "network" at the knots of the spline, or free "spline" coefficients."""
+    num_knots: int = 20
+    """Intervals of the radial spline."""
+    radial_width: int = 64
+    readout_width: int = 32
+    zbl: bool = False
+    """Add the Ziegler–Biersack–Littmark repulsion of screened nuclei at short range."""
+
+
+class FactoredMessage(ConstantModule):
+    """Messages through a factored product; with `lmax_in` 0 the harmonics themselves are the factors."""
+
+    def __init__(self, config: PolyadConfig, lmax_in: int) -> None:
+        super().__init__()
+        scale = 1 / math.sqrt(config.avg_num_neighbors)
+        self.scalars_in = lmax_in == 0
+        self.num_weights = config.lmax + 1
+        if self.scalars_in:
+            self.register_constant("weight", torch.eye((config.lmax + 1) ** 2, dtype=torch.float64) * scale)
+            return
+        if config.product == "cg":
+            raise ValueError("`product` is 'cg', which has no factors")
+        matrices = factors(config.product, lmax_in, config.lmax, config.lmax)
+        self.register_constant("to_points", matrices.V)
+        self.register_constant("weight", matrices.W)
+        self.register_constant("from_points", matrices.U * scale)
+
+    def forward(self, x: Tensor, y: Tensor, beta: Tensor, table: Tensor, row: Tensor, senders: Tensor,
+                receivers: Tensor) -> Tensor:  # fmt: skip
+        a = x if self.scalars_in else torch.matmul(self.to_points, x)
+        z = message(a, y, beta, table, self.weight, row, senders, receivers, x.shape[0])
+        return z if self.scalars_in else torch.matmul(self.from_points, z)
+
+
+class ExactMessage(nn.Module):
+    """Messages through the Clebsch–Gordan product with one radial function per path: MACE's own."""
+
+    def __init__(self, config: PolyadConfig, lmax_in: int) -> None:
+        super().__init__()
+        self.product = Product("cg", lmax_in, config.lmax, config.lmax)
+        self.num_weights = self.product.num_weights
+        self.scale = 1 / math.sqrt(config.avg_num_neighbors)
+
+    def forward(self, x: Tensor, y: Tensor, beta: Tensor, table: Tensor, row: Tensor, senders: Tensor,
+                receivers: Tensor) -> Tensor:  # fmt: skip
+        rows = row[:, None] + torch.arange(ORDER, device=row.device)
+        weights = torch.einsum("ek,ekpc->epc", beta, table[rows])
+        messages = self.product(x.index_select(0, senders), y.unsqueeze(-1), weights)
+        summed = messages.new_zeros(x.shape[0], *messages.shape[1:])
+        return summed.index_add(0, receivers, messages) * self.scale
+
+
+class Layer(nn.Module):
+    """One message-passing layer."""
+
+    def __init__(self, config: PolyadConfig, basis: SplineBasis, lmax_in: int, lmax_out: int) -> None:
+        super().__init__()
+        channels, num_species = config.num_channels, len(config.species)
+        self.lmax_in, self.lmax_out = lmax_in, lmax_out
+        exact = config.product == "cg"
+        self.message = ExactMessage(config, lmax_in) if exact else FactoredMessage(config, lmax_in)
+        self.radial = RadialTable(
+            basis, num_species, self.message.num_weights, channels, kind=config.radial, width=config.radial_width
+        )
+        self.up = EquivariantLinear(lmax_in, channels, channels)
+        self.products: nn.Module
+        if exact:
+            self.products = nn.ModuleList(
+                [
+                    EquivariantLinear(config.lmax, channels, channels),
+                    SymmetricContraction(config.lmax, lmax_out, config.correlation, channels, num_species),
+                ]
+            )
+        else:
+            self.products = SphereProduct(
+                config.lmax, lmax_out, channels, num_species, correlation=config.correlation
+            )
+        self.down = EquivariantLinear(lmax_out, channels, channels)
+        self.skip = EquivariantLinear(min(lmax_in, lmax_out), channels, channels)
+        self.skip_scale = nn.Parameter(torch.ones(num_species, channels))
+
+    def forward(self, h: Tensor, species: Tensor, y: Tensor, beta: Tensor, row: Tensor, senders: Tensor,
+                receivers: Tensor) -> Tensor:  # fmt: skip
+        a = self.message(self.up(h), y, beta, self.radial(), row, senders, receivers)
+        if isinstance(self.products, nn.ModuleList):
+            b = self.products[1](self.products[0](a), species)
+        else:
+            b = self.products(a, species)
+        kept = self.skip.degree.shape[0]
+        skip = self.skip(h[:, :kept] * self.skip_scale.index_select(0, species).unsqueeze(1))
+        out = self.down(b)
+        missing = out.shape[1] - kept
+        return out + (torch.nn.functional.pad(skip, (0, 0, 0, missing)) if missing else skip)
+
+
+class Readout(nn.Module):
+    """Scalars to one energy per atom: a linear map, and in the last layer a small network beside it."""
+
+    def __init__(self, channels: int, width: int, *, network: bool) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(torch.randn(channels) / channels)
+        self.network = network
+        if network:
+            self.hidden = nn.Parameter(torch.randn(channels, width) / math.sqrt(channels))
+            self.out = nn.Parameter(torch.randn(width) / width)
+
+    def forward(self, scalars: Float[Tensor, "atoms channels"]) -> Float[Tensor, " atoms"]:
+        energy = scalars @ self.linear
+        if self.network:
+            energy = energy + nn.functional.silu(scalars @ self.hidden) @ self.out
+        return energy
+
+
+class Polyad(Model):
+    """The flagship model; see the head of this file."""
+
+    Config = PolyadConfig
+    config: PolyadConfig
+
+    def __init__(self, config: PolyadConfig) -> None:
+        super().__init__(config)
+        for name in ("num_channels", "num_layers", "num_knots", "radial_width", "readout_width"):
+            if getattr(config, name) < 1:
+                raise InputError(f"`{name}` is {getattr(config, name)} but must be at least 1")
+        if not 0 <= config.lmax_hidden <= config.lmax:
+            raise InputError(f"`lmax_hidden` is {config.lmax_hidden} but must lie between 0 and `lmax` ({config.lmax})")
+        self.basis = SplineBasis(config.cutoff, config.num_knots)
+        self.embedding = nn.Parameter(torch.randn(len(config.species), config.num_channels))
+        degrees = [0] + [config.lmax_hidden] * (config.num_layers - 1) + [0]
+        self.layers = nn.ModuleList(
+            [Layer(config, self.basis, degrees[t], degrees[t + 1]) for t in range(config.num_layers)]
+        )
+        self.readouts = nn.ModuleList(
+            [
+                Readout(config.num_channels, config.readout_width, network=t == config.num_layers - 1)
+                for t in range(config.num_layers)
+            ]
+        )
+        self.repulsion = ZBLRepulsion(config.species, config.cutoff) if config.zbl else None
+
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, " atoms"],
+        senders: Int[Tensor, " edges"],
+        receivers: Int[Tensor, " edges"],
+        edge_vectors: Float[Tensor, "edges 3"],
+    ) -> dict[str, Tensor]:
+        """See `Model.forward`; also returns `node_features`, (atoms, channels), the last scalars."""
+        species = self.species_index.index_select(0, atomic_numbers)
+        y, beta, interval = edge_basis(edge_vectors, self.basis, self.config.lmax)
+        pair = species.index_select(0, receivers) * len(self.config.species) + species.index_select(0, senders)
+        row = pair * self.basis.rows + interval
+        h = self.embedding.index_select(0, species).unsqueeze(1)
+        energy = None
+        for layer, readout in zip(self.layers, self.readouts, strict=True):
+            h = layer(h, species, y, beta, row, senders, receivers)
+            term = readout(h[:, 0])
+            energy = term if energy is None else energy + term
+        energy = energy * self.config.energy_scale
+        if self.repulsion is not None:
+            energy = energy + self.repulsion(species, senders, receivers, edge_vectors)
+        return {"node_energy": energy, "node_features": h[:, 0]}

@@ -1,0 +1,36 @@
+"""Equivariant linear maps: one matrix per degree, shared by its components."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mlip.kernels.reference import degree_of_harmonic
+
+
+class EquivariantLinear(nn.Module):
+    """`out[n, lm, d] = sum_c x[n, lm, c] weight[l, c, d] / sqrt(channels_in)`; no bias.
+
+    Args:
+        lmax: Largest degree.
+        channels_in: Channels in.
+        channels_out: Channels out.
+    """
+
+    degree: Tensor
+
+    def __init__(self, lmax: int, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.lmax = lmax
+        self.scale = 1 / math.sqrt(channels_in)
+        self.weight = nn.Parameter(torch.randn(lmax + 1, channels_in, channels_out))
+        self.register_buffer("degree", degree_of_harmonic(lmax + 1), persistent=False)
+
+    def forward(self, x: Float[Tensor, "nodes harmonics channels_in"]) -> Float[Tensor, "nodes harmonics channels_out"]:
+        weight = self.weight * self.scale
+        if self.lmax == 0:
+            return x @ weight[0]
+        return torch.bmm(x.transpose(0, 1), weight.index_select(0, self.degree)).transpose(0, 1)

@@ -1,0 +1,157 @@
+"""Radial functions: networks or free coefficients at the knots of a quintic B-spline.
+
+Whatever makes the coefficients, an edge costs six multiply-adds per function: the network runs on
+some twenty knots for each pair of species, never on the edges.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mlip.o3.constants import ConstantModule
+
+ORDER = 6
+"""Basis functions that are not zero on one interval (quintic: degree 5)."""
+
+RadialKind = Literal["network", "spline"]
+
+
+def uniform_bspline_matrix() -> Float[Tensor, "6 6"]:
+    """Coefficients of the six quintic B-splines on one interval, `[power, function]`, powers of f in [0, 1).
+
+    Source: de Boor's recurrence on integer knots, `B_d(x) = (x B_{d-1}(x) + (d+1-x) B_{d-1}(x-1)) / d`.
+    """
+    # pieces[d][j] holds the polynomial in f of the degree-d spline on its interval j.
+    pieces = [torch.ones(1, dtype=torch.float64)]
+    for degree in range(1, ORDER):
+        grown = []
+        for j in range(degree + 1):
+            total = torch.zeros(degree + 1, dtype=torch.float64)
+            if j < degree:  # (f + j) * B_{d-1} piece j
+                total[1:] += pieces[j]
+                total[:-1] += j * pieces[j]
+            if j > 0:  # (d + 1 - j - f) * B_{d-1} piece j - 1
+                total[:-1] += (degree + 1 - j) * pieces[j - 1]
+                total[1:] -= pieces[j - 1]
+            grown.append(total / degree)
+        pieces = grown
+    # On interval i the function i + k is on its piece 5 - k.
+    return torch.stack([pieces[ORDER - 1 - k] for k in range(ORDER)], dim=1)
+
+
+class SplineBasis(ConstantModule):
+    """Quintic B-splines on equal intervals of (0, cutoff); smooth to the fourth derivative.
+
+    The functions that do not vanish at the cutoff are left out (their coefficients are zero rows of
+    the table), so everything built on the basis goes to zero there with four continuous derivatives.
+    """
+
+    def __init__(self, cutoff: float, num_intervals: int) -> None:
+        super().__init__()
+        if num_intervals < 1:
+            raise ValueError(f"`num_intervals` is {num_intervals} but must be at least 1")
+        self.cutoff, self.num_intervals = cutoff, num_intervals
+        self.register_constant("polynomials", uniform_bspline_matrix())
+
+    @property
+    def rows(self) -> int:
+        """Rows of the coefficient table of one pair of species, zero rows included."""
+        return self.num_intervals + ORDER - 1
+
+    def knots(self) -> Float[Tensor, " num_intervals"]:
+        """Centre of each function that is kept, Å; the first ones lie at or below zero."""
+        return (torch.arange(self.num_intervals, dtype=torch.float64) - 2.0) * self.cutoff / self.num_intervals
+
+    def forward(self, r: Float[Tensor, " edges"]) -> tuple[Float[Tensor, "edges 6"], Int[Tensor, " edges"]]:
+        """Values of the six functions at each distance, and the index of the first of them.
+
+        Distances beyond the cutoff (skin edges) give the all-zero end of the table.
+        """
+        u = r * (self.num_intervals / self.cutoff)
+        interval = u.detach().floor().clamp(0, self.num_intervals - 1)
+        f = (u - interval).clamp(max=1.0)
+        powers = torch.stack([torch.ones_like(f), f, f**2, f**3, f**4, f**5], dim=-1)
+        inside = (r < self.cutoff).to(r.dtype)
+        return (powers @ self.polynomials) * inside[:, None], interval.long()
+
+
+def bessel(r: Float[Tensor, " n"], cutoff: float, num: int) -> Float[Tensor, "n {num}"]:
+    r"""Radial Bessel functions $\sqrt{2/r_c}\,\sin(n\pi r/r_c)/r$, $n = 1 \dots$ num; r in Å, may be 0.
+
+    Source: Gasteiger et al. 2020, arXiv:2003.03123.
+    """
+    n = torch.arange(1, num + 1, dtype=r.dtype, device=r.device)
+    return math.sqrt(2 / cutoff) * (n * math.pi / cutoff) * torch.sinc(n * r[:, None] / cutoff)
+
+
+def polynomial_envelope(x: Float[Tensor, " n"], p: int = 6) -> Float[Tensor, " n"]:
+    """1 at x = 0, and 0 with two derivatives at x = 1 (x = r / cutoff).
+
+    Source: Gasteiger et al. 2020, arXiv:2003.03123, eq. 8.
+    """
+    a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2.0), -p * (p + 1) / 2
+    x = x.clamp(0, 1)
+    return 1 + a * x**p + b * x ** (p + 1) + c * x ** (p + 2)
+
+
+class RadialTable(ConstantModule):
+    """Coefficients of the radial functions of one layer, for every pair of species.
+
+    Args:
+        basis: Spline on which the functions live.
+        num_species: Number of species; a pair is `receiver * num_species + sender`.
+        num_functions: Functions per channel (degrees of the harmonics, or coupling paths).
+        num_channels: Channels.
+        kind: "network" (a perceptron on Bessel functions of the knots and on the pair) or "spline"
+            (free coefficients).
+    """
+
+    def __init__(
+        self,
+        basis: SplineBasis,
+        num_species: int,
+        num_functions: int,
+        num_channels: int,
+        *,
+        kind: RadialKind = "network",
+        width: int = 64,
+        num_bessel: int = 8,
+    ) -> None:
+        super().__init__()
+        if kind not in ("network", "spline"):
+            raise ValueError(f"`radial` is {kind!r} but must be 'network' or 'spline'")
+        self.kind, self.num_species = kind, num_species
+        self.num_functions, self.num_channels = num_functions, num_channels
+        self.zero_rows = ORDER - 1
+        knots = basis.knots().clamp(min=0.0)
+        self.register_constant("envelope", polynomial_envelope(knots / basis.cutoff))
+        pairs, outputs = num_species**2, num_functions * num_channels
+        if kind == "spline":
+            # Smooth start: random combinations of Bessel functions, as a fresh network would give.
+            features = bessel(knots, basis.cutoff, num_bessel).to(torch.get_default_dtype())
+            mix = torch.randn(pairs, num_bessel, outputs) / math.sqrt(num_bessel)
+            self.coefficients = nn.Parameter(torch.einsum("kb,pbo->pko", features, mix))
+            return
+        features = bessel(knots, basis.cutoff, num_bessel)
+        self.register_constant("features", features / features.pow(2).mean().sqrt())
+        self.first = nn.Parameter(torch.randn(num_bessel, width) / math.sqrt(num_bessel))
+        self.pair_bias = nn.Parameter(torch.randn(pairs, width) * 0.5)
+        self.second = nn.Parameter(torch.randn(width, width) / math.sqrt(width))
+        self.third = nn.Parameter(torch.randn(width, outputs) / math.sqrt(width))
+
+    def forward(self) -> Float[Tensor, "rows num_functions num_channels"]:
+        """The table; rows of one pair are contiguous, its zero rows last."""
+        if self.kind == "spline":
+            values = self.coefficients
+        else:
+            silu = nn.functional.silu
+            hidden = silu((self.features @ self.first)[None] + self.pair_bias[:, None]) * 1.6765
+            hidden = silu(hidden @ self.second) * 1.6765
+            values = hidden @ self.third
+        values = nn.functional.pad(values * self.envelope[:, None], (0, 0, 0, self.zero_rows))
+        return values.reshape(-1, self.num_functions, self.num_channels)

@@ -1,0 +1,51 @@
+"""Core repulsion of screened nuclei, so that atoms never fall into each other."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mlip.nn.radial import polynomial_envelope
+from mlip.o3.constants import ConstantModule
+
+COULOMB = 14.399645478425668
+"""e²/(4 π ε0), eV Å (CODATA 2018)."""
+
+
+class ZBLRepulsion(ConstantModule):
+    r"""Half the Ziegler–Biersack–Littmark energy of every edge, on its receiver, eV.
+
+    $V = \frac{Z_1 Z_2 e^2}{4\pi\epsilon_0 r}\,\phi(r/a)\,f(r/r_m)$, $a = 0.46850/(Z_1^{0.23} + Z_2^{0.23})$ Å,
+    $\phi(x) = 0.18175e^{-3.19980x} + 0.50986e^{-0.94229x} + 0.28022e^{-0.40290x} + 0.02817e^{-0.20162x}$,
+    switched off by the polynomial envelope f at $r_m = \min(r_c, R_1 + R_2)$, R the covalent radii.
+
+    Source: J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Matter, 1985.
+    """
+
+    def __init__(self, species: tuple[int, ...], cutoff: float) -> None:
+        super().__init__()
+        from ase.data import covalent_radii
+
+        z = torch.tensor(species, dtype=torch.float64)
+        radii = torch.tensor([covalent_radii[n] for n in species], dtype=torch.float64)
+        self.register_constant("charges", z)
+        self.register_constant("reach", (radii[:, None] + radii[None, :]).clamp(max=cutoff))
+        self.register_constant("length", 0.46850 / (z[:, None] ** 0.23 + z[None, :] ** 0.23))
+        self.register_constant("amplitudes", torch.tensor([0.18175, 0.50986, 0.28022, 0.02817]))
+        self.register_constant("decays", torch.tensor([3.19980, 0.94229, 0.40290, 0.20162]))
+
+    def forward(
+        self,
+        species: Int[Tensor, " atoms"],
+        senders: Int[Tensor, " edges"],
+        receivers: Int[Tensor, " edges"],
+        edge_vectors: Float[Tensor, "edges 3"],
+    ) -> Float[Tensor, " atoms"]:
+        """Energy of each atom; `species` indexes the species given at construction."""
+        i, j = species[receivers], species[senders]
+        r = edge_vectors.norm(dim=-1)
+        screened = (self.amplitudes * torch.exp(-self.decays * (r / self.length[i, j])[:, None])).sum(-1)
+        envelope = polynomial_envelope(r / self.reach[i, j])
+        energy = 0.5 * COULOMB * self.charges[i] * self.charges[j] / r * screened * envelope
+        return torch.zeros(species.shape[0], dtype=r.dtype, device=r.device).index_add(0, receivers, energy)

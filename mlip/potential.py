@@ -1,0 +1,151 @@
+"""`Potential`: the one place that adds atomic reference energies and differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip.errors import InputError
+from mlip.graph import AtomGraph
+from mlip.models.base import Model
+
+
+class Potential(nn.Module):
+    """A model, the energies of its isolated atoms, and what follows by differentiation.
+
+    `E = sum E0[Z] + sum of node energies`, never divided by anything; summed in float64 whatever
+    the type of the model, so that large total energies keep their last meV.
+
+    Args:
+        model: A model that maps edge vectors to node energies.
+        e0s: Energy of the isolated atom of each species of the model, eV, by atomic number.
+        metadata: Anything that should travel with the model (level of theory, licence, ...).
+
+    Raises:
+        InputError: an energy is missing or not finite.
+    """
+
+    e0s: Tensor
+    known: Tensor
+
+    def __init__(self, model: Model, e0s: Mapping[int, float], *, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.species = tuple(int(z) for z in model.config.species)
+        self.cutoff = float(model.config.cutoff)
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        missing = [z for z in self.species if z not in e0s]
+        if missing:
+            raise InputError(f"`e0s` lacks atomic number(s) {missing}; give one energy (eV) for each of {self.species}")
+        table = torch.zeros(119, dtype=torch.float64)
+        known = torch.zeros(119, dtype=torch.bool)
+        for z in self.species:
+            table[z] = float(e0s[z])
+            known[z] = True
+        if not torch.isfinite(table).all():
+            raise InputError(f"`e0s` is {dict(e0s)} but every energy must be finite")
+        self.register_buffer("e0s", table, persistent=False)
+        self.register_buffer("known", known, persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Potential:
+        """Conversions keep the reference energies in float64."""
+        e0s = self.e0s
+        super()._apply(fn, recurse)
+        self.e0s = e0s.to(self.known.device)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the model."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.known.device
+
+    def isolated_energies(self) -> dict[int, float]:
+        """E0 of each species, eV, by atomic number."""
+        return {z: float(self.e0s[z]) for z in self.species}
+
+    def check_species(self, atomic_numbers: Tensor) -> None:
+        """Raise `InputError` naming the elements that the model does not know."""
+        from ase.data import chemical_symbols
+
+        known = self.known.index_select(0, atomic_numbers.clamp(0, 118))
+        if not bool(known.all()):
+            unknown = sorted({int(z) for z in atomic_numbers[~known]})
+            names = ", ".join(chemical_symbols[z] if 0 < z < 119 else str(z) for z in unknown)
+            mine = " ".join(chemical_symbols[z] for z in self.species)
+            raise InputError(f"element(s) {names} are unknown to this model; it was trained on {mine}")
+
+    def forward(
+        self, graph: AtomGraph, *, forces: bool = True, stress: bool = False, create_graph: bool = False
+    ) -> dict[str, Tensor]:
+        """Energies of a batch of structures and their derivatives.
+
+        Args:
+            graph: Structures with edges up to the cutoff (longer ones contribute nothing).
+            forces: Also return `forces`.
+            stress: Also return `stress`.
+            create_graph: Keep the graph of the derivatives, for training and second derivatives.
+
+        Returns:
+            `energy` (structures,) and `node_energy` (atoms,), float64, eV; `forces` (atoms, 3), eV/Å;
+            `stress` (structures, 3, 3), eV/Å³, $\\sigma = V^{-1} \\partial E/\\partial\\epsilon$, tension
+            positive, as in ASE.
+
+        Raises:
+            InputError: an element that the model does not know; stress of a cell without volume.
+        """
+        self.check_species(graph.atomic_numbers)
+        if graph.positions.dtype != self.dtype:
+            graph = graph.to(dtype=self.dtype)
+        differentiate = forces or stress
+        with torch.set_grad_enabled(differentiate or torch.is_grad_enabled()):
+            vectors = graph.edge_vectors()
+            if differentiate and not vectors.requires_grad:
+                vectors = vectors.detach().requires_grad_()
+            output = self.model(graph.atomic_numbers, graph.senders, graph.receivers, vectors)
+            node_energy = output["node_energy"].double() + self.e0s.index_select(0, graph.atomic_numbers)
+            energy = node_energy.new_zeros(graph.num_structures).index_add(0, graph.batch, node_energy)
+            result = {"energy": energy, "node_energy": node_energy}
+            if differentiate:
+                gradient = self._edge_gradient(output["node_energy"], vectors, create_graph)
+                if forces:
+                    result["forces"] = self._forces(graph, gradient)
+                if stress:
+                    result["stress"] = self._stress(graph, vectors, gradient)
+        if not create_graph and not (torch.is_grad_enabled() and self.training):
+            result = {key: value.detach() for key, value in result.items()}
+        return result
+
+    @staticmethod
+    def _edge_gradient(node_energy: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
+        """dE/d(edge vector), (edges, 3), eV/Å."""
+        if vectors.shape[0] == 0 or not node_energy.requires_grad:
+            return torch.zeros_like(vectors)
+        (gradient,) = torch.autograd.grad(
+            node_energy, vectors, torch.ones_like(node_energy), create_graph=create_graph, allow_unused=True
+        )
+        return torch.zeros_like(vectors) if gradient is None else gradient
+
+    @staticmethod
+    def _forces(graph: AtomGraph, gradient: Tensor) -> Tensor:
+        """`edge = positions[sender] - positions[receiver]`: minus at senders, plus at receivers."""
+        forces = torch.zeros_like(graph.positions).index_add(0, graph.receivers, gradient)
+        return forces.index_add(0, graph.senders, gradient, alpha=-1)
+
+    @staticmethod
+    def _stress(graph: AtomGraph, vectors: Tensor, gradient: Tensor) -> Tensor:
+        """Virial theorem: a strain moves every edge vector, `V sigma = sum of edge (x) dE/d(edge)`."""
+        volume = torch.linalg.det(graph.cell).abs()
+        if not bool((volume > 0).all()):
+            flat = int((volume <= 0).nonzero()[0])
+            raise InputError(f"structure {flat} has a cell without volume, so its stress is not defined")
+        per_edge = (vectors.unsqueeze(2) * gradient.unsqueeze(1)).reshape(-1, 9)
+        structure = graph.batch.index_select(0, graph.receivers)
+        virial = per_edge.new_zeros(graph.num_structures, 9).index_add(0, structure, per_edge).view(-1, 3, 3)
+        return 0.5 * (virial + virial.transpose(1, 2)) / volume.view(-1, 1, 1)
