@@ -26,7 +26,7 @@ def train(
     """Train a potential on labelled structures.
 
     Writes model.safetensors, log.csv, last.ckpt and report/ into the `output` folder. Ctrl-C stops after the step
-    and says how to go on. Several processes: torchrun --nproc-per-node N -m mlip.cli train CONFIG.yaml
+    and says how to go on. Several processes: torchrun --nproc-per-node N --no-python mlip train CONFIG.yaml
     """
     from mlip.training.config_file import load_config
     from mlip.training.run import run_training

@@ -49,16 +49,8 @@ def make_potential(
     measured: dict[str, Any] = {"species": tuple(species), "cutoff": config.cutoff, **vars(statistics)}
     values = {key: measured[key] for key in FROM_DATA if key in known} | settings
     try:
-        model_config = model_class.Config(**{k: _frozen(v) for k, v in values.items()})
-        model = model_class.from_config(model_config)
-    except (TypeError, ValueError) as error:
+        model = model_class.from_config(values)
+    except InputError as error:
         raise InputError(f"section `model`: {error}") from None
-    potential = Potential(
-        model, species=tuple(species), cutoff=config.cutoff, e0s=[e0s[z] for z in species], metadata={}
-    )
-    potential.metadata.update(config.metadata)
+    potential = Potential(model, e0s, metadata=config.metadata)
     return potential.to(dtype={"float32": torch.float32, "float64": torch.float64}[config.dtype])
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

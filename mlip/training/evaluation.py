@@ -105,6 +105,8 @@ def _outputs(
     world_size: int = 1,
 ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
     trainable = [p for p in potential.parameters() if p.requires_grad]
+    was_training = potential.training
+    potential.eval()
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
@@ -114,3 +116,4 @@ def _outputs(
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+        potential.train(was_training)

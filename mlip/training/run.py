@@ -12,7 +12,6 @@ import torch
 import yaml
 
 from mlip.errors import InputError
-from mlip.potential import Potential
 from mlip.training.build import make_potential
 from mlip.training.config import TrainConfig, dump
 from mlip.training.config_file import check_same_run
@@ -184,6 +183,3 @@ def _printer(processes: Processes) -> Callable[[str], None]:
             print(line, file=sys.stderr, flush=True)
 
     return say
-
-
-__all__ = ["DTYPES", "PackedSets", "Potential", "Processes", "TrainingResult", "run_training"]

@@ -1,0 +1,153 @@
+"""Errors of a model file on a data file: what ``mlip evaluate`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mlip.checkpoint import load_potential
+from mlip.datasets import Frame, LabelKeys, read_frames
+from mlip.errors import InputError
+from mlip.training.evaluation import Predictions, predict
+from mlip.training.loss import Labels
+from mlip.training.packed import pack
+from mlip.training.report import metrics_table, parity_plots
+from mlip.training.run import DTYPES, Processes, resolve_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to evaluate.
+
+    Attributes:
+        model: File or name of the model.
+        data: File of labelled structures.
+        batch_size: Structures computed together.
+        energy_key: Name of the energy in the file; found by itself if None.
+        forces_key: Name of the forces.
+        stress_key: Name of the stress.
+        data_format: Format of the file; from its name if None.
+        dtype: ``float64`` or ``float32``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        out: Where to write the structures with the predictions.
+        plot: Folder for parity plots.
+    """
+
+    model: str
+    data: Path
+    batch_size: int = 32
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    data_format: str | None = None
+    dtype: str = "float64"
+    device: str = "auto"
+    out: Path | None = None
+    plot: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors of a model on a data file.
+
+    Attributes:
+        model: The model.
+        data: The file.
+        frames: Structures in it.
+        metrics: See ``ErrorSums.result``.
+    """
+
+    model: str
+    data: Path
+    frames: int
+    metrics: dict[str, float]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "model": self.model,
+            "data": str(self.data),
+            "frames": self.frames,
+            "units": {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"},
+            "metrics": self.metrics,
+        }
+
+    def table(self) -> str:
+        """In words, with the force errors of each element below."""
+        lines = [metrics_table({f"{self.data.name} ({self.frames})": self.metrics})]
+        elements = [key.removeprefix("forces_rmse_") for key in self.metrics if key.startswith("forces_rmse_")]
+        if len(elements) > 1:
+            parts = (f"{s} {1000 * self.metrics[f'forces_rmse_{s}']:.4g}" for s in elements)
+            lines.append("force RMSE by element, meV/Å: " + "  ".join(parts))
+        return "\n".join(lines)
+
+
+def evaluate_file(request: Request, *, say: Callable[[str], None]) -> Evaluation:
+    """Compute the errors; write predictions and plots where asked.
+
+    Args:
+        request: What to evaluate.
+        say: Called with each line about what was read.
+
+    Raises:
+        InputError: The model or the data cannot be used, or the data has no labels.
+    """
+    if request.dtype not in DTYPES:
+        raise InputError(f"`dtype` is {request.dtype!r} but must be float64 or float32")
+    device = resolve_device(request.device, Processes(0, 0, 1, 1))
+    potential = load_potential(request.model, device=device, dtype=DTYPES[request.dtype])
+    keys = LabelKeys(energy=request.energy_key, forces=request.forces_key, stress=request.stress_key)
+    frames = read_frames(request.data, keys=keys, format=request.data_format)
+    for line in frames.report.lines():
+        say(line)
+    _check(frames, potential.species, request.data)
+    stress = any(f.stress is not None for f in frames) and all(f.volume > 0 for f in frames)
+    labels = Labels(energy=True, forces=True, stress=stress)
+    packed = pack(frames, potential.cutoff, dtype=DTYPES[request.dtype], source=str(request.data)).to(device)
+    predictions, metrics = predict(
+        potential, packed, batch_size=request.batch_size, labels=labels, species=potential.species
+    )
+    if request.out is not None:
+        _write(frames, predictions, request.out)
+    if request.plot is not None:
+        request.plot.mkdir(parents=True, exist_ok=True)
+        parity_plots(request.plot, {request.data.stem: predictions}, {request.data.stem: metrics})
+    return Evaluation(model=request.model, data=request.data, frames=len(frames), metrics=metrics)
+
+
+def _check(frames: list[Frame], species: tuple[int, ...], path: Path) -> None:
+    from ase.data import chemical_symbols
+
+    if all(f.energy is None and f.forces is None for f in frames):
+        raise InputError(
+            f"{path}: no frame has an energy or forces to compare with; name them with --energy-key and --forces-key"
+        )
+    known = np.array(species)
+    for i, frame in enumerate(frames):
+        strange = np.setdiff1d(frame.atomic_numbers, known)
+        if strange.size:
+            have = ", ".join(chemical_symbols[z] for z in species)
+            raise InputError(
+                f"{path}: frame {i} contains {chemical_symbols[strange[0]]}, but the model only knows {have}"
+            )
+
+
+def _write(frames: list[Frame], predictions: Predictions, path: Path) -> None:
+    from mlip.datasets.write import write_frames
+
+    ends = np.cumsum(predictions.num_atoms)
+    written = []
+    for i, frame in enumerate(frames):
+        atoms = slice(ends[i] - predictions.num_atoms[i], ends[i])
+        written.append(
+            replace(
+                frame,
+                energy=float(predictions.energy[i]),
+                forces=None if predictions.forces is None else predictions.forces[atoms],
+                stress=None if predictions.stress is None else predictions.stress[i],
+            )
+        )
+    write_frames(path, written)
