@@ -1,4 +1,4 @@
-"""Which key of a file is which label: known names, names that a user gives, and the report of what was read."""
+"""Which key of a file is which label: known names, names given by a user, and the report of what was read."""
 
 from __future__ import annotations
 

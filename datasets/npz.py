@@ -1,4 +1,4 @@
-"""The `.npz` files of rMD17 (`nuclear_charges`, `coords`, …) and of MD17 in sGDML's layout (`z`, `R`, `E`, `F`).
+"""The `.npz` files of rMD17 (`nuclear_charges`, `coords`, …) and MD17 in sGDML's layout (`z`, `R`, `E`, `F`).
 
 Sources: Christensen & von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018 (2020); Chmiela et al., Comput.
 Phys. Commun. 240, 38 (2019), http://quantum-machine.org/gdml. Both are in kcal/mol and Å unless `e_unit` and

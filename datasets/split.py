@@ -16,8 +16,8 @@ def split_frames(
 ) -> list[FrameList]:
     """Divide frames into parts of about the given fractions.
 
-    The same frames, fractions and seed give the same split on every machine; order within a part is the
-    file's.
+    Isolated atoms always go to the first part. The same frames, fractions and seed give the same split on
+    every machine; order within a part is the file's.
 
     Args:
         frames: Frames; a `FrameList` hands its report on to every part.
@@ -33,12 +33,16 @@ def split_frames(
     shares = _checked(fractions)
     if by not in ("frame", "group"):
         raise InputError(f"`by` is {by!r} but must be 'frame' or 'group'")
-    parts = (_by_frame if by == "frame" else _by_group)(frames, shares, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    atoms = [i for i, f in enumerate(frames) if f.is_isolated_atom]
+    others = [i for i, f in enumerate(frames) if not f.is_isolated_atom]
+    parts = _by_frame(others, shares, rng) if by == "frame" else _by_group(frames, others, shares, rng)
     if any(not p for p in parts):
         what = f"{len(frames)} frames" if by == "frame" else f"{len({_group(f) for f in frames})} groups"
         raise InputError(
             f"{what} cannot be split into {len(shares)} parts {list(fractions)}: one would be empty"
         )
+    parts[0] = atoms + parts[0]
     report = frames.report if isinstance(frames, FrameList) else None
     return [FrameList([frames[i] for i in sorted(p)], report=report) for p in parts]
 
@@ -56,20 +60,22 @@ def _group(frame: Frame) -> str:
     return frame.group or frame.formula
 
 
-def _by_frame(frames: Sequence[Frame], shares: list[float], rng: np.random.Generator) -> list[list[int]]:
-    order = rng.permutation(len(frames)).tolist()
-    ends = [round(len(frames) * s) for s in np.cumsum(shares).tolist()]
+def _by_frame(indices: list[int], shares: list[float], rng: np.random.Generator) -> list[list[int]]:
+    order = [indices[k] for k in rng.permutation(len(indices))]
+    ends = [round(len(indices) * s) for s in np.cumsum(shares).tolist()]
     return [order[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _by_group(frames: Sequence[Frame], shares: list[float], rng: np.random.Generator) -> list[list[int]]:
-    """Groups in random order, largest shortfall first: each goes to the part that lacks most of its share."""
+def _by_group(
+    frames: Sequence[Frame], indices: list[int], shares: list[float], rng: np.random.Generator
+) -> list[list[int]]:
+    """Groups, the largest first and equal ones at random: each goes to the part that lacks most of its share."""
     members: dict[str, list[int]] = {}
-    for i, frame in enumerate(frames):
-        members.setdefault(_group(frame), []).append(i)
+    for i in indices:
+        members.setdefault(_group(frames[i]), []).append(i)
     names = sorted(members)
     rest = 1.0 - sum(shares)
-    targets = np.array([*shares, rest] if rest > 1e-9 else shares) * len(frames)
+    targets = np.array([*shares, rest] if rest > 1e-9 else shares) * len(indices)
     parts: list[list[int]] = [[] for _ in targets]
     order = [names[i] for i in rng.permutation(len(names))]
     for name in sorted(order, key=lambda n: -len(members[n])):
