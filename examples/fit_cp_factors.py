@@ -21,8 +21,8 @@ from mlip.o3.decompositions import target_tensor
 from mlip.o3.fit import fit_polyadic
 
 # Ascending degrees and rank. "cp" is the Gaunt tensor, whose degrees may be taken in any order; products with
-# a degree 0 or with one degree above the sum of the others follow from these. Ranks are upper bounds: one less
-# was tried without success for ten seconds each.
+# a degree 0 or with one degree above the sum of the others follow from these. Ranks are upper bounds: one
+# less was tried without success for ten seconds each.
 PLAN = {
     "cp/1,1,1": 6,
     "cp/1,1,2": 9,

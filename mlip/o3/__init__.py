@@ -1,7 +1,7 @@
 """Equivariant mathematics of O(3) in the real, component-normalised basis; knows nothing of networks."""
 
 from mlip.o3.clebsch_gordan import clebsch_gordan
-from mlip.o3.gaunt import gaunt
+from mlip.o3.gaunt import gaunt, lebedev
 from mlip.o3.harmonics import spherical_harmonics
 from mlip.o3.irreps import Irreps
 from mlip.o3.products import Factors, Product, factors, natural_paths
@@ -16,6 +16,7 @@ __all__ = [
     "clebsch_gordan",
     "factors",
     "gaunt",
+    "lebedev",
     "natural_paths",
     "representation",
     "spherical_harmonics",

@@ -133,8 +133,8 @@ def _shipped(kind: FactorKind, degrees: tuple[int, int, int]) -> tuple[Tensor, T
         if not fitting:
             known = ", ".join("{},{},{}".format(*d) for d in shipped_degrees(kind)) or "none"
             raise InputError(
-                f'no "{kind}" factors are shipped for degrees {",".join(map(str, degrees))}; there are factors '
-                f'up to {known} (in any order for "cp"); use kind "quadrature" or fit them with mlip.o3.fit'
+                f'no "{kind}" factors are shipped for degrees {",".join(map(str, degrees))}; there are '
+                f'factors up to {known} (in any order for "cp"); use "quadrature" or fit with mlip.o3.fit'
             )
         entry = min(fitting, key=lambda matrices: len(matrices[0]))
     sized = {}

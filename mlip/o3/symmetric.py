@@ -182,14 +182,15 @@ def _coupling_rows(
     lmax_in: int, degree: int, correlation: int, monomials: list[tuple[int, ...]]
 ) -> Float[Tensor, "paths*(2*degree+1) monomials"]:
     """Couplings of all orders to one degree as rows over distinct monomials."""
+    dimension = (lmax_in + 1) ** 2
     blocks = []
     for order in range(1, correlation + 1):
-        coupling = symmetric_coupling(lmax_in, degree, order)
+        coupling = symmetric_coupling(lmax_in, degree, order).flatten(2)
         block = coupling.new_zeros(*coupling.shape[:2], len(monomials))
         for column, indices in enumerate(monomials):
             if len(indices) == order:
-                multiplicity = len(set(itertools.permutations(indices)))
-                block[:, :, column] = multiplicity * coupling[(slice(None), slice(None), *indices)]
+                flat = sum(i * dimension**place for place, i in enumerate(indices))
+                block[:, :, column] = len(set(itertools.permutations(indices))) * coupling[:, :, flat]
         blocks.append(block)
     return torch.cat(blocks).flatten(0, 1)
 
