@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -40,12 +41,12 @@ class Slope:
 
 
 def force_slope(frames: Sequence[Frame]) -> Slope | None:
-    """Compare forces with energies over neighbouring frames of unchanged cell; None where there are too few."""
+    """Compare forces with energies over successive frames of unchanged cell; None where too few."""
     return _slope([p for a, b in _pairs(frames) if (p := _predict_by_forces(a, b)) is not None])
 
 
 def stress_slope(frames: Sequence[Frame]) -> Slope | None:
-    """Compare stresses with energies over neighbouring frames of changed cell; None where there are too few."""
+    """Compare stresses with energies over successive frames of changed cell; None where too few."""
     return _slope([p for a, b in _pairs(frames) if (p := _predict_by_stress(a, b)) is not None])
 
 
@@ -53,7 +54,7 @@ def _pairs(frames: Sequence[Frame]) -> list[tuple[Frame, Frame]]:
     """Frames that follow each other, of one group and with the same atoms."""
     return [
         (a, b)
-        for a, b in zip(frames[:-1], frames[1:], strict=True)
+        for a, b in pairwise(frames)
         if a.group == b.group
         and a.energy is not None
         and b.energy is not None

@@ -13,7 +13,7 @@ from mlip.datasets.frames import Frame
 
 
 def structure_digest(frame: Frame) -> int:
-    """64-bit fingerprint of the structure alone: elements, positions, cell, periodicity, charge and spin, bit for bit."""
+    """64-bit fingerprint of elements, positions, cell, periodicity, charge and spin, bit for bit."""
     return _finish(_structure(frame))
 
 

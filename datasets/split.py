@@ -69,7 +69,7 @@ def _by_frame(indices: list[int], shares: list[float], rng: np.random.Generator)
 def _by_group(
     frames: Sequence[Frame], indices: list[int], shares: list[float], rng: np.random.Generator
 ) -> list[list[int]]:
-    """Groups, the largest first and equal ones at random: each goes to the part that lacks most of its share."""
+    """Groups, largest first and equal ones at random: each goes to the part that lacks most of its share."""
     members: dict[str, list[int]] = {}
     for i in indices:
         members.setdefault(_group(frames[i]), []).append(i)

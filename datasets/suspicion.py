@@ -1,8 +1,9 @@
-"""Labels that are finite but look wrong: outliers, units, signs. Only warnings, for the tests are rules of thumb."""
+"""Labels that are finite but look wrong: outliers, units, signs. Warnings only: these are rules of thumb."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from mlip.datasets.frames import Frame
 from mlip.datasets.statistics import least_squares_e0
 from mlip.units import GPA, HARTREE, HARTREE_PER_BOHR, KBAR, KCAL_PER_MOL, KJ_PER_MOL
 
-Warned = tuple[str, str, int, str]
+Warned = tuple[Literal["warning"], str, int, str]
 
 _ENERGY_UNITS = {"hartree": 1 / HARTREE, "kcal/mol": 1 / KCAL_PER_MOL, "kJ/mol": 1 / KJ_PER_MOL}
 _TYPICAL_FORCE = 20.0  # eV/Å, root mean square over components; thermal and strained data stay below
@@ -46,7 +47,7 @@ def scott_energy(atomic_numbers: np.ndarray) -> float:
 
 
 def _energy_units(frames: Sequence[Frame]) -> Iterator[Warned]:
-    """All-electron energies in another unit than eV, recognised by their ratio to the estimate for free atoms."""
+    """All-electron energies in another unit than eV, seen from their ratio to the estimate for free atoms."""
     heavy = [f for f in frames if f.energy is not None and f.atomic_numbers.max() > 2]
     for unit, factor in _ENERGY_UNITS.items():
         hits = [
@@ -58,7 +59,8 @@ def _energy_units(frames: Sequence[Frame]) -> Iterator[Warned]:
                 "warning",
                 f"energies look like {unit}, not eV",
                 len(hits),
-                f"{first.formula} has {first.energy:.6g}; about {scott_energy(first.atomic_numbers):.4g} eV was expected",
+                f"{first.formula} has {first.energy:.6g}; "
+                f"about {scott_energy(first.atomic_numbers):.4g} eV was expected",
             )
 
 

@@ -74,7 +74,7 @@ def validate_frames(
     sound = [
         f for f in frames if _not_finite(f) is None and _unknown_element(f) is None and not has_flat_cell(f)
     ]
-    findings.extend(Finding(s, *rest) for s, *rest in label_findings(sound, e0s=e0s))
+    findings.extend(Finding(*fields) for fields in label_findings(sound, e0s=e0s))
     return sorted(findings, key=lambda f: _RANK[f.severity])
 
 
@@ -202,10 +202,9 @@ def _duplicates(frames: Sequence[Frame]) -> Iterator[Finding]:
             same.append((first, i))
         elif (first := structures.setdefault(structure_digest(frame), i)) != i:
             other.append((first, i))
-    for severity, name, found in (
-        ("error", "one structure, two different labels", other),
-        ("warning", "duplicate frames", same),
-    ):
-        if found:
-            a, b = found[0]
-            yield Finding(severity, name, len(found), f"frames {a} and {b}")  # type: ignore[arg-type]
+    if other:
+        yield Finding(
+            "error", "one structure, two different labels", len(other), "frames {} and {}".format(*other[0])
+        )
+    if same:
+        yield Finding("warning", "duplicate frames", len(same), "frames {} and {}".format(*same[0]))
