@@ -122,6 +122,25 @@ class MLIPCalculator(Calculator):
             )
         return {}
 
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed since the last calculation, bit for bit; initial charges and moments do not matter here.
+
+        ASE's own comparison, with tolerances, takes longer than the graph of a small molecule.
+        """
+        last = self.atoms
+        if last is None:
+            return list(all_changes)
+        changes = []
+        for name, old, new in (
+            ("positions", last.positions, atoms.positions),
+            ("numbers", last.numbers, atoms.numbers),
+            ("cell", last.cell.array, atoms.cell.array),
+            ("pbc", last.pbc, atoms.pbc),
+        ):
+            if old.shape != new.shape or not (old == new).all():
+                changes.append(name)
+        return changes
+
     def calculate(
         self,
         atoms: Atoms | None = None,

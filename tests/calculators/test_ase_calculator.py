@@ -271,3 +271,27 @@ def test_positions_that_turn_nan_are_an_error(potential: Potential) -> None:
         atoms.get_forces()
     atoms.positions[2, 1] = 0.0
     assert np.isfinite(atoms.get_potential_energy())
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("positions", lambda atoms: atoms.positions.__setitem__((0, 0), np.nextafter(atoms.positions[0, 0], 9.0))),
+        ("numbers", lambda atoms: atoms.set_atomic_numbers(atoms.numbers[::-1])),
+        ("cell", lambda atoms: atoms.set_cell([9.0, 9.0, 9.0])),
+        ("pbc", lambda atoms: atoms.set_pbc([True, False, False])),
+    ],
+)
+def test_any_change_of_the_structure_is_noticed(potential: Potential, name: str, change) -> None:
+    atoms = rattled_ethanol()
+    atoms.set_cell([8.0, 8.0, 8.0])
+    calculator = MLIPCalculator(potential)
+    assert "positions" in calculator.check_state(atoms)
+    calculator.get_potential_energy(atoms)
+    assert calculator.check_state(atoms) == []
+    atoms.set_initial_charges([1.0] * len(atoms))
+    assert calculator.check_state(atoms) == []
+    change(atoms)
+    assert calculator.check_state(atoms) == [name]
+    del atoms[0]
+    assert "numbers" in calculator.check_state(atoms)
