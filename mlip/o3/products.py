@@ -153,11 +153,8 @@ class Product(ConstantModule):
         for l1, l2, results in self._groups:
             coupling = self.constant(f"coupling_{l1}_{l2}", x)
             x_l, y_l = x[..., l1 * l1 : (l1 + 1) ** 2, :], y[..., l2 * l2 : (l2 + 1) ** 2, :]
-            if y.shape[-1] == 1:
-                product = torch.einsum("kij,...jc->...ki", coupling, y_l) @ x_l
-            else:
-                outer = (x_l.unsqueeze(-2) * y_l.unsqueeze(-3)).flatten(-3, -2)
-                product = coupling.flatten(1) @ outer
+            outer = (x_l.unsqueeze(-2) * y_l.unsqueeze(-3)).flatten(-3, -2)
+            product = coupling.flatten(1) @ outer
             start = 0
             for l3 in results:
                 term = product[..., start : start + 2 * l3 + 1, :]

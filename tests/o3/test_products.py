@@ -1,4 +1,6 @@
 import copy
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -140,6 +142,19 @@ def test_paths():
     assert natural_paths(1, 1, 2) == ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 2))
     # free path coefficients, all l <= L, even paths only: 4, 11, 23
     assert [len(natural_paths(l, l, l)) for l in (1, 2, 3)] == [4, 11, 23]
+
+
+@pytest.mark.parametrize(
+    ("kind", "one_channel", "many_channels"),
+    [("cg", (4, 11, 23), (4, 11, 23)), ("cp", (4, 7, 10), (4, 11, 23)), ("cp-all", (4, 7), (5, 15))],
+)
+def test_expressivity_as_counted_by_hand(kind, one_channel, many_channels):
+    """Free path coefficients; a factored product has one scale per degree of x, y, z, less two common ones."""
+    script = Path(__file__).parents[2] / "examples" / "benchmarks" / "angular_products.py"
+    expressivity = runpy.run_path(str(script))["expressivity"]
+    for degree, (one, many) in enumerate(zip(one_channel, many_channels, strict=True), start=1):
+        expected = {"expressivity_one_channel": one, "expressivity_many_channels": many}
+        assert expressivity(kind, degree) == expected
 
 
 def test_refuses():
