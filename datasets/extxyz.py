@@ -3,8 +3,7 @@
 The reader keeps every key under the name that the file gives it: nothing moves into a calculator and no
 constraint touches the forces. A plain XYZ file is one without `key=value` pairs in its second line.
 
-Source: the format's description at https://github.com/libAtoms/extxyz and `ase.io.extxyz`, whose header
-    parser is used.
+Source: the format's description at https://github.com/libAtoms/extxyz.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from mlip.datasets.extxyz_header import format_value, parse_header
 from mlip.datasets.frames import Frame
 from mlip.datasets.records import RawFrame
 from mlip.errors import InputError
@@ -81,7 +81,7 @@ def _frames(stream: IO[str], path: Path) -> Iterator[RawFrame]:
 
 
 def _parse(header: str, rows: list[str], *, where: str, line: int) -> RawFrame:
-    info = _header(header, where)
+    info = parse_header(header, where=where)
     columns = _columns(str(info.pop("Properties", _PLAIN)), where)
     width = sum(c for _, _, c in columns)
     tokens = [row.split() for row in rows]
@@ -103,19 +103,6 @@ def _parse(header: str, rows: list[str], *, where: str, line: int) -> RawFrame:
     cell = np.zeros((3, 3)) if lattice is None else _lattice(lattice, where)
     pbc = _pbc(info.pop("pbc", None), periodic=lattice is not None, where=where)
     return RawFrame(positions, numbers, cell, pbc, info, arrays, where)
-
-
-def _header(header: str, where: str) -> dict[str, Any]:
-    """Values of the second line; a line without `=` is a comment."""
-    if "=" not in header:
-        comment = header.strip()
-        return {"comment": comment} if comment else {}
-    from ase.io.extxyz import key_val_str_to_dict
-
-    try:
-        return dict(key_val_str_to_dict(header))
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{where}: cannot understand the line {header.strip()[:80]!r} ({error})") from error
 
 
 def _columns(properties: str, where: str) -> list[tuple[str, str, int]]:
@@ -170,12 +157,11 @@ def _numbers(arrays: dict[str, np.ndarray], where: str) -> np.ndarray:
 
 
 def _lattice(value: Any, where: str) -> np.ndarray:
-    """Lattice vectors as rows; ASE's header parser hands 3×3 over with vectors as columns."""
+    """Lattice vectors as rows, one after the other in the file."""
     array = np.asarray(value)
     if array.dtype.kind not in "if" or array.size != 9:
         raise InputError(f"{where}: `Lattice` is {value!r} but must be nine numbers")
-    array = array.astype(np.float64)
-    return np.ascontiguousarray(array.T if array.ndim == 2 else array.reshape(3, 3))
+    return array.astype(np.float64).reshape(3, 3)
 
 
 def _pbc(value: Any, *, periodic: bool, where: str) -> np.ndarray:
@@ -213,10 +199,10 @@ def _text(frame: Frame) -> str:
     if frame.charge != 0 or frame.spin != 1:
         fields.append(f"charge={frame.charge} spin={frame.spin}")
     if frame.group:
-        fields.append(f"group={_quoted(frame.group)}")
+        fields.append(f"group={format_value(frame.group)}")
     if frame.weight != 1.0:
         fields.append(f"config_weight={frame.weight!r}")
-    fields.extend(f"{_name(k)}={_quoted(v)}" for k, v in frame.info.items())
+    fields.extend(f"{_name(k)}={format_value(v)}" for k, v in frame.info.items())
     fields.append('pbc="' + " ".join("T" if p else "F" for p in frame.pbc) + '"')
     values = frame.positions if frame.forces is None else np.hstack([frame.positions, frame.forces])
     rows = zip(frame.atomic_numbers.tolist(), values.tolist(), strict=True)
@@ -230,13 +216,3 @@ def _row(values: np.ndarray) -> str:
 
 def _name(key: str) -> str:
     return "".join(c if c.isalnum() or c in "_-" else "_" for c in key)
-
-
-def _quoted(value: object) -> str:
-    """A value such that it is read back as itself."""
-    if isinstance(value, bool):
-        return "T" if value else "F"
-    if not isinstance(value, str):
-        return repr(value)
-    text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-    return f'"{text}"'
