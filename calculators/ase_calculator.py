@@ -123,7 +123,8 @@ class MLIPCalculator(Calculator):
         return {}
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What has changed since the last calculation, bit for bit; initial charges and moments do not matter here.
+        """What has changed since the last calculation, bit for bit; initial charges and moments do not matter
+        here.
 
         ASE's own comparison, with tolerances, takes longer than the graph of a small molecule.
         """

@@ -1,4 +1,5 @@
-"""The road into LAMMPS, imported as `mlip.lammps_plugin`: export, pair style, build and check commands (to come)."""
+"""The road into LAMMPS, imported as `mlip.lammps_plugin`: export, pair style, build and check commands (to
+come)."""
 
 from __future__ import annotations
 

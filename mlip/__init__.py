@@ -1,6 +1,7 @@
 """polyad: machine-learned interatomic potentials.
 
-Importing `mlip` costs next to nothing: PyTorch, ASE and the rest are imported on first use of the names below.
+Importing `mlip` costs next to nothing: PyTorch, ASE and the rest are imported on first use of the names
+below.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Conversion factors into the package's units: eV, Å, eV/Å, eV/Å³.
 
-`value * HARTREE` is in eV when `value` is in hartree, and so on. The numbers are those of `ase.units` (CODATA 2014, the set
-that ASE uses by default), repeated here so that a conversion does not import ASE; a test compares the two.
+`value * HARTREE` is in eV when `value` is in hartree, and so on. The numbers are those of `ase.units` (CODATA
+2014, the set that ASE uses by default), repeated here so that a conversion does not import ASE; a test
+compares the two.
 
 Source: Mohr, Newell, Taylor, Rev. Mod. Phys. 88, 035009 (2016).
 """

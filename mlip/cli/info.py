@@ -29,42 +29,13 @@ def info(
 
 
 def model_facts(path: Path, header: dict[str, Any]) -> dict[str, Any]:
-    """The header as it is to be shown: elements by symbol, with the size of the file and the number of
-    weights."""
-    facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size, "weights": _count_weights(path)}
-    for key, value in header.items():
-        if key == "species":
-            facts[key] = [_symbol(z) for z in value]
-        elif key == "e0s":
-            zs = header.get("species", [])
-            facts[key] = (
-                dict(zip([_symbol(z) for z in zs], value, strict=True)) if isinstance(value, list) else value
-            )
-        else:
-            facts[key] = value
-    return facts
-
-
-def _symbol(number: int | str) -> str:
+    """The header as it is to be shown: elements by symbol, with the file and its size in bytes."""
     from ase.data import chemical_symbols
 
-    return chemical_symbols[number] if isinstance(number, int) else number
-
-
-def _count_weights(path: Path) -> int:
-    """Numbers stored in a safetensors file, counted from its header alone."""
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(stream.read(length))
-    total = 0
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        size = 1
-        for extent in tensor["shape"]:
-            size *= extent
-        total += size
-    return total
+    facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size, **header}
+    facts["species"] = [chemical_symbols[number] for number in header["species"]]
+    facts["e0s"] = {chemical_symbols[int(number)]: energy for number, energy in header["e0s"].items()}
+    return facts
 
 
 def _lines(name: str, value: Any, indent: int = 0) -> list[str]:

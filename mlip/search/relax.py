@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
-    from ase.filters import FrechetCellFilter
     from ase.optimize.optimize import Optimizer
 
 OPTIMIZERS: Final = {
@@ -121,7 +120,7 @@ def relax(
     started = time.perf_counter()
     atoms = atoms.copy()
     atoms.calc = calculator
-    target: Atoms | FrechetCellFilter = atoms
+    target: Any = atoms  # an Atoms, or a filter that looks like one
     if cell:
         from ase.filters import FrechetCellFilter
 
@@ -202,7 +201,7 @@ def check_relaxation(
             raise InputError(f"the folder of the trajectory, {folder}, does not exist: create it first")
 
 
-def _largest(target: Atoms | FrechetCellFilter) -> float:
+def _largest(target: Any) -> float:
     """Length of the longest row of the forces that the optimiser sees, constraints applied."""
     forces = np.asarray(target.get_forces(), dtype=np.float64)
     return float(np.einsum("ij,ij->i", forces, forces).max(initial=0.0)) ** 0.5

@@ -12,7 +12,8 @@ from mlip.potential import Potential
 
 @pytest.fixture(scope="session")
 def potential() -> Potential:
-    """H, C, N, O for molecules and Si for crystals; training mode and trainable, as it comes out of training."""
+    """H, C, N, O for molecules and Si for crystals; training mode and trainable, as it comes out of
+    training."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = PolyadConfig(species=(1, 6, 7, 8, 14), cutoff=4.0, num_channels=8, lmax=2, radial_width=8)

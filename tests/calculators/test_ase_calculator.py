@@ -74,7 +74,9 @@ def test_forces_and_stress_against_finite_differences(potential: Potential) -> N
             strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
             strained.calc = atoms.calc
             energies.append(strained.get_potential_energy())
-        assert stress[row, column] == pytest.approx((energies[0] - energies[1]) / (2 * step * volume), abs=1e-7)
+        assert stress[row, column] == pytest.approx(
+            (energies[0] - energies[1]) / (2 * step * volume), abs=1e-7
+        )
 
 
 def test_one_evaluation_serves_forces_and_stress_of_a_cell_filter(potential: Potential, monkeypatch) -> None:
@@ -141,9 +143,8 @@ def test_sums_and_mixtures(potential: Potential) -> None:
         (MixedCalculator(MLIPCalculator(potential), EMT(), 0.25, 0.75), (0.25, 0.75)),
     ]:
         atoms.calc = mixture
-        np.testing.assert_allclose(
-            atoms.get_forces(), weights[0] * ours_forces + weights[1] * emt_forces, atol=1e-10
-        )
+        expected = weights[0] * ours_forces + weights[1] * emt_forces
+        np.testing.assert_allclose(atoms.get_forces(), expected, atol=1e-10)
         assert np.isfinite(atoms.get_potential_energy())
 
 
@@ -170,7 +171,9 @@ def test_lone_atoms_have_no_forces(potential: Potential) -> None:
         assert np.isfinite(atoms.get_potential_energy())
         assert atoms.get_forces().shape == (len(atoms), 3)
         assert np.all(atoms.get_forces()[-1] == 0.0)
-    assert np.all(Atoms("C", cell=[20] * 3, pbc=True, calculator=MLIPCalculator(potential)).get_stress() == 0.0)
+    assert np.all(
+        Atoms("C", cell=[20] * 3, pbc=True, calculator=MLIPCalculator(potential)).get_stress() == 0.0
+    )
 
 
 def test_single_precision_agrees_and_returns_doubles(potential: Potential) -> None:
@@ -189,7 +192,8 @@ def test_the_given_potential_is_left_alone(potential: Potential) -> None:
     assert potential.training == was_training
     assert all(weight.requires_grad for weight in potential.parameters())
     for name, weight in potential.state_dict().items():
-        assert weight.dtype == before[name].dtype and torch.equal(weight, before[name])
+        assert weight.dtype == before[name].dtype
+        assert torch.equal(weight, before[name])
 
 
 def test_torch_settings_are_left_alone(potential: Potential) -> None:
@@ -267,7 +271,7 @@ def test_positions_that_turn_nan_are_an_error(potential: Potential) -> None:
     atoms.calc = MLIPCalculator(potential)
     atoms.get_forces()
     atoms.positions[2, 1] = np.nan
-    with pytest.raises(InputError, match="(?i)finite|nan"):
+    with pytest.raises(InputError, match=r"must be finite"):
         atoms.get_forces()
     atoms.positions[2, 1] = 0.0
     assert np.isfinite(atoms.get_potential_energy())
@@ -276,7 +280,7 @@ def test_positions_that_turn_nan_are_an_error(potential: Potential) -> None:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("positions", lambda atoms: atoms.positions.__setitem__((0, 0), np.nextafter(atoms.positions[0, 0], 9.0))),
+        ("positions", lambda atoms: atoms.positions.__setitem__((0, 0), atoms.positions[0, 0] + 1e-15)),
         ("numbers", lambda atoms: atoms.set_atomic_numbers(atoms.numbers[::-1])),
         ("cell", lambda atoms: atoms.set_cell([9.0, 9.0, 9.0])),
         ("pbc", lambda atoms: atoms.set_pbc([True, False, False])),

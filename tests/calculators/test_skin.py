@@ -47,7 +47,9 @@ def test_every_step_has_all_edges_and_no_others(seed: int, pbc: tuple, strain: f
     for _ in range(6):
         check(neighbors.graph(atoms), atoms)
         if strain:
-            atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain * rng.normal(size=(3, 3))), scale_atoms=True)
+            atoms.set_cell(
+                atoms.cell.array @ (np.eye(3) + strain * rng.normal(size=(3, 3))), scale_atoms=True
+            )
         atoms.positions += speed * rng.normal(size=atoms.positions.shape)
 
 
@@ -111,6 +113,6 @@ def test_a_failed_build_leaves_no_list_behind() -> None:
     neighbors.graph(atoms)
     broken = atoms.copy()
     broken.positions[0, 0] = np.nan
-    with pytest.raises(ValueError, match="(?i)finite|nan"):
+    with pytest.raises(ValueError, match=r"must be finite"):
         neighbors.graph(broken)
     check(neighbors.graph(atoms), atoms)

@@ -15,7 +15,7 @@ from ase.constraints import FixAtoms
 from ase.io import read
 
 from mlip.errors import InputError
-from mlip.search import OPTIMIZERS, relax
+from mlip.search.relax import OPTIMIZERS, relax
 from mlip.units import GPA
 
 MINIMUM = 2 ** (1 / 6)
