@@ -16,6 +16,7 @@ from mlip.datasets.frames import Frame
 from mlip.datasets.h5_writer import H5Writer
 
 SPLITS = ("train", "valid", "test", "larger")
+MAX_ENERGY = 1.0  # eV per atom above the lowest frame of the molecule; few frames are higher
 
 
 def read_shard(path: Path) -> Iterator[tuple[dict[str, Any], list[Frame]]]:
@@ -26,6 +27,10 @@ def read_shard(path: Path) -> Iterator[tuple[dict[str, Any], list[Frame]]]:
                 yield note, []
                 continue
             numbers, energies = arrays[f"{k}/numbers"], arrays[f"{k}/energy"]
+            low = energies - energies.min() <= MAX_ENERGY * len(numbers)
+            note["discarded"]["energy above limit"] = int((~low).sum())
+            note["kinds"] = [kind for kind, kept in zip(note["kinds"], low, strict=True) if kept]
+            rows = np.flatnonzero(low)
             positions, forces = arrays[f"{k}/positions"], arrays[f"{k}/forces"]
             yield (
                 note,
@@ -38,7 +43,7 @@ def read_shard(path: Path) -> Iterator[tuple[dict[str, Any], list[Frame]]]:
                         group=note["group"],
                         info={"smiles": note["smiles"], "kind": kind},
                     )
-                    for i, kind in enumerate(note["kinds"])
+                    for i, kind in zip(rows, note["kinds"], strict=True)
                 ],
             )
 
