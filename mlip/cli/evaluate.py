@@ -16,11 +16,14 @@ def evaluate(
     energy_key: Annotated[str | None, typer.Option(help="Name of the energy in the file.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Name of the forces in the file.")] = None,
     stress_key: Annotated[str | None, typer.Option(help="Name of the stress in the file.")] = None,
-    data_format: Annotated[str | None, typer.Option("--format", help="Format, where the ending misleads.")] = None,
+    data_format: Annotated[
+        str | None, typer.Option("--format", help="Format, where the ending misleads.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Write the structures with predicted energies, forces and stress (extxyz).")
+        Path | None,
+        typer.Option(help="Write the structures with predicted energies, forces and stress (extxyz)."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for parity plots.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,

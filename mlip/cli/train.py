@@ -12,7 +12,9 @@ INTERRUPTED = 128
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file with the settings of the run.", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(help="YAML file with the settings of the run.", show_default=False)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -25,8 +27,8 @@ def train(
 ) -> None:
     """Train a potential on labelled structures.
 
-    Writes model.safetensors, log.csv, last.ckpt and report/ into the `output` folder. Ctrl-C stops after the step
-    and says how to go on. Several processes: torchrun --nproc-per-node N --no-python mlip train CONFIG.yaml
+    Writes model.safetensors, log.csv, last.ckpt and report/ into the `output` folder. Ctrl-C stops after the
+    step and says how to go on. Several processes: torchrun --nproc-per-node N --no-python mlip train …
     """
     from mlip.training.config_file import load_config
     from mlip.training.run import run_training
@@ -35,7 +37,9 @@ def train(
     result = run_training(settings, resume=resume)
     if result.reason in ("signal", "stop_after"):
         where = f"{result.epoch} of {settings.max_epochs} epochs done"
-        command = " ".join(["mlip train", str(config), *(o for o in overrides or [] if not _stops(o)), "--resume"])
+        command = " ".join(
+            ["mlip train", str(config), *(o for o in overrides or [] if not _stops(o)), "--resume"]
+        )
         typer.echo(f"stopped: {where}; go on with: {command}", err=True)
     if result.signal_number:
         raise typer.Exit(INTERRUPTED + result.signal_number)

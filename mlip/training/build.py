@@ -9,14 +9,32 @@ from typing import Any
 import torch
 
 from mlip.errors import InputError
-from mlip.models import MODELS
+from mlip.models import MODELS, Model
 from mlip.potential import Potential
 from mlip.training.config import TrainConfig
 from mlip.training.config_file import suggest
 from mlip.training.references import Statistics
 
-FROM_DATA = ("species", "cutoff", "avg_num_neighbors", "energy_scale")
-"""Keys of a model's configuration that training fills in where the model has them."""
+
+def check_model(config: TrainConfig) -> type[Model]:
+    """The class that the section ``model`` names.
+
+    Raises:
+        InputError: The model or one of its settings is unknown, or is set elsewhere.
+    """
+    settings = dict(config.model)
+    name = settings.pop("name")
+    if name not in MODELS:
+        raise InputError(f"`model.name` is {name!r}, which is not a model" + suggest(name, list(MODELS)))
+    known = [field.name for field in dataclasses.fields(MODELS[name].Config)]
+    for key in settings:
+        if key in ("species", "cutoff"):
+            where = "`data.species`" if key == "species" else "`cutoff` at the top of the configuration"
+            raise InputError(f"`model.{key}` cannot be set; use {where}")
+        if key not in known:
+            free = [k for k in known if k not in ("species", "cutoff")]
+            raise InputError(f"unknown key `model.{key}` of model {name}" + suggest(key, free))
+    return MODELS[name]
 
 
 def make_potential(
@@ -31,25 +49,13 @@ def make_potential(
         statistics: Of the training frames.
 
     Raises:
-        InputError: The model or one of its settings is unknown.
+        InputError: The model or one of its settings is unknown or refused.
     """
-    settings = dict(config.model)
-    name = settings.pop("name")
-    if name not in MODELS:
-        raise InputError(f"`model.name` is {name!r}, which is not a model" + suggest(name, list(MODELS)))
-    model_class = MODELS[name]
-    known = [field.name for field in dataclasses.fields(model_class.Config)]
-    for key in settings:
-        if key not in known:
-            free = [k for k in known if k not in ("species", "cutoff")]
-            raise InputError(f"unknown key `model.{key}` of model {name}" + suggest(key, free))
-        if key in ("species", "cutoff"):
-            where = "`data.species`" if key == "species" else "`cutoff` at the top of the configuration"
-            raise InputError(f"`model.{key}` cannot be set; use {where}")
+    model_class = check_model(config)
+    settings = {key: value for key, value in config.model.items() if key != "name"}
     measured: dict[str, Any] = {"species": tuple(species), "cutoff": config.cutoff, **vars(statistics)}
-    values = {key: measured[key] for key in FROM_DATA if key in known} | settings
     try:
-        model = model_class.from_config(values)
+        model = model_class.from_config(measured | settings)
     except InputError as error:
         raise InputError(f"section `model`: {error}") from None
     potential = Potential(model, e0s, metadata=config.metadata)

@@ -24,7 +24,7 @@ SYNCHRONISE_EVERY = 10
 
 
 class EpochEnd(pl.Callback):
-    """After each complete epoch: validation, logs, best model, checkpoint. After an incomplete one: checkpoint.
+    """After a complete epoch: validation, logs, best model, checkpoint. After an incomplete one: checkpoint.
 
     Args:
         config: The run.
@@ -52,6 +52,8 @@ class EpochEnd(pl.Callback):
             if self._config.tensorboard:
                 self._board = TensorBoardLog.open(self._folder / "tensorboard", first_step=module.epoch + 1)
             self._line.start(module.epoch)
+            if module.step == 0:
+                self._save(module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,7 +101,7 @@ class EpochEnd(pl.Callback):
 
 
 class Stopping(pl.Callback):
-    """Ends the run early: on SIGINT or SIGTERM, out of time, without improvement, or after ``stop_after`` epochs.
+    """Ends the run early: on SIGINT or SIGTERM, out of time, without improvement, after ``stop_after``.
 
     A first signal lets the step finish; a second one acts as if there were no handler.
 

@@ -44,8 +44,9 @@ class Data(Section):
     """Where the labelled structures are.
 
     ``valid`` is a file, a number of training frames held out (an integer), or a fraction of them (below 1).
-    ``test`` is a file, a list of files, or a mapping of names to files. ``split_by: group`` keeps all frames of a
-    molecule or trajectory on one side. ``species`` lists elements that the model must know beside those in the data.
+    ``test`` is a file, a list of files, or a mapping of names to files. ``split_by: group`` keeps all frames
+    of a molecule or trajectory on one side. ``species`` lists elements that the model must know beside those
+    in the data.
     Relative paths in a configuration file are relative to that file; in an override, to the current folder.
     """
 
@@ -70,7 +71,7 @@ class Data(Section):
 class ReferenceEnergies(Section):
     """Energies of the isolated atoms, E0, subtracted before learning.
 
-    ``method``: ``isolated`` reads one-atom frames from ``file`` (or from the training file where none is given),
+    ``method``: ``isolated`` reads one-atom frames from ``file`` (from the training file where none is given),
     ``least-squares`` fits them to the training energies, ``given`` takes ``values`` (symbol -> eV), and
     ``zero`` sets them to 0.
     """
@@ -84,10 +85,12 @@ class ReferenceEnergies(Section):
     def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"method": value}
-        known = {"method", "file", "values"}
-        if isinstance(value, dict) and value and all(isinstance(v, int | float) for v in value.values()):
-            if not known & set(value):
-                return {"method": "given", "values": value}
+        if isinstance(value, dict) and value and not {"method", "file", "values"} & set(value):
+            if not all(isinstance(v, int | float) for v in value.values()):
+                raise ValueError(
+                    "must map symbols to eV, for instance {H: -13.6, O: -2041.8}, or name a `method`"
+                )
+            return {"method": "given", "values": value}
         return value
 
     @model_validator(mode="after")
@@ -138,7 +141,7 @@ def max_weight(schedule: Schedule) -> float:
 
 
 class Optimizer(Section):
-    """AdamW, or its AMSGrad form. Weight decay acts on matrices and higher tensors, not on scalars and vectors."""
+    """AdamW, or its AMSGrad form. Weight decay acts on matrices and higher tensors, not on vectors."""
 
     name: Literal["adamw"] = "adamw"
     lr: PositiveFloat = 1e-2

@@ -95,7 +95,7 @@ def suggest(unknown: str, known: Sequence[str]) -> str:
 def _explain(error: ValidationError) -> list[str]:
     lines: dict[str, str] = {}
     for item in error.errors():
-        names = [str(part) for part in item["loc"] if _is_key(part)]
+        names = _key_path(item["loc"], unknown=item["type"] == "extra_forbidden")
         key = ".".join(names) or "configuration"
         if item["type"] == "extra_forbidden":
             known = _known_keys(names[:-1])
@@ -112,12 +112,13 @@ def _explain(error: ValidationError) -> list[str]:
     return list(lines.values())
 
 
-def _is_key(part: int | str) -> bool:
-    """Whether a part of a pydantic location is a key of ours rather than the name of a union member."""
-    return isinstance(part, str) and part.replace("_", "").replace("-", "").isalnum() and part not in UNION_TAGS
-
-
-UNION_TAGS = frozenset({"int", "float", "path", "constrained-int", "constrained-float", "str", "dict"})
+def _key_path(location: tuple[int | str, ...], *, unknown: bool) -> list[str]:
+    """Keys in a pydantic location, which also names the members of unions."""
+    names: list[str] = []
+    for i, part in enumerate(location):
+        if isinstance(part, str) and (part in _known_keys(names) or (unknown and i + 1 == len(location))):
+            names.append(part)
+    return names
 
 
 def _known_keys(section: Sequence[str]) -> list[str]:

@@ -54,11 +54,13 @@ def read_training_frames(config: Data, labels: Labels, say: Callable[[str], None
     if not usable:
         raise InputError(f"{config.train}: there are no frames to train on")
     if isinstance(config.valid, Path):
-        train, valid = usable, _without_isolated(_read(config.valid, config, labels, say))
+        train: list[Frame] = usable
+        valid = _without_isolated(_read(config.valid, config, labels, say))
     else:
         train, valid = _hold_out(usable, config)
     tests = {
-        name: _without_isolated(_read(file, config, labels, say)) for name, file in config.test_files().items()
+        name: _without_isolated(_read(file, config, labels, say))
+        for name, file in config.test_files().items()
     }
     return TrainingFrames(train=train, valid=valid, tests=tests, isolated=isolated)
 
@@ -86,6 +88,11 @@ def _read(path: Path, config: Data, labels: Labels, say: Callable[[str], None]) 
     for line in frames.report.lines():
         say(line)
     require_labels(frames, energy=labels.energy, forces=labels.forces, stress=labels.stress)
+    if labels.stress and not any(f.stress is not None for f in frames):
+        raise InputError(
+            f"{path}: no frame has a stress, but `loss.stress` is above 0; set it to 0, or name the stress "
+            "with `data.keys.stress` or `data.keys.virial`"
+        )
     return frames
 
 
@@ -113,7 +120,14 @@ def data_hash(frames: Sequence[Frame]) -> str:
     """SHA-256 over elements, positions, cells and labels of the training frames, in order."""
     digest = hashlib.sha256()
     for frame in frames:
-        for array in (frame.atomic_numbers, frame.positions, frame.cell, frame.pbc, frame.forces, frame.stress):
+        for array in (
+            frame.atomic_numbers,
+            frame.positions,
+            frame.cell,
+            frame.pbc,
+            frame.forces,
+            frame.stress,
+        ):
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
         digest.update(repr(frame.energy).encode())
     return f"sha256:{digest.hexdigest()}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    r"""$\bar\theta \leftarrow d_k \bar\theta + (1 - d_k)\theta$ after each step $k$, $d_k = \min(d, (1+k)/(10+k))$.
+    r"""$\bar\theta \leftarrow d_k\bar\theta + (1-d_k)\theta$ after step $k$, $d_k = \min(d, (1+k)/(10+k))$.
 
     The smaller decay of the first steps keeps the random initial weights from lingering in the average.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,9 @@ class Evaluation:
     def table(self) -> str:
         """In words, with the force errors of each element below."""
         lines = [metrics_table({f"{self.data.name} ({self.frames})": self.metrics})]
-        elements = [key.removeprefix("forces_rmse_") for key in self.metrics if key.startswith("forces_rmse_")]
+        elements = [
+            key.removeprefix("forces_rmse_") for key in self.metrics if key.startswith("forces_rmse_")
+        ]
         if len(elements) > 1:
             parts = (f"{s} {1000 * self.metrics[f'forces_rmse_{s}']:.4g}" for s in elements)
             lines.append("force RMSE by element, meV/Å: " + "  ".join(parts))
@@ -123,7 +126,8 @@ def _check(frames: list[Frame], species: tuple[int, ...], path: Path) -> None:
 
     if all(f.energy is None and f.forces is None for f in frames):
         raise InputError(
-            f"{path}: no frame has an energy or forces to compare with; name them with --energy-key and --forces-key"
+            f"{path}: no frame has an energy or forces to compare with; "
+            "name them with --energy-key and --forces-key"
         )
     known = np.array(species)
     for i, frame in enumerate(frames):
@@ -136,18 +140,28 @@ def _check(frames: list[Frame], species: tuple[int, ...], path: Path) -> None:
 
 
 def _write(frames: list[Frame], predictions: Predictions, path: Path) -> None:
-    from mlip.datasets.write import write_frames
+    """Structures as extended XYZ: references under ``REF_*``, predictions under ``mlip_*``."""
+    from ase.io import write
+    from ase.stress import full_3x3_to_voigt_6_stress
 
     ends = np.cumsum(predictions.num_atoms)
-    written = []
+    images = []
     for i, frame in enumerate(frames):
-        atoms = slice(ends[i] - predictions.num_atoms[i], ends[i])
-        written.append(
-            replace(
-                frame,
-                energy=float(predictions.energy[i]),
-                forces=None if predictions.forces is None else predictions.forces[atoms],
-                stress=None if predictions.stress is None else predictions.stress[i],
-            )
-        )
-    write_frames(path, written)
+        atoms = frame.to_atoms()
+        atoms.calc = None
+        mine = slice(ends[i] - predictions.num_atoms[i], ends[i])
+        atoms.info["mlip_energy"] = float(predictions.energy[i])
+        if frame.energy is not None:
+            atoms.info["REF_energy"] = frame.energy
+        if predictions.forces is not None:
+            atoms.arrays["mlip_forces"] = predictions.forces[mine]
+        if frame.forces is not None:
+            atoms.arrays["REF_forces"] = frame.forces
+        if predictions.stress is not None:
+            atoms.info["mlip_stress"] = full_3x3_to_voigt_6_stress(predictions.stress[i])
+        if frame.stress is not None:
+            atoms.info["REF_stress"] = full_3x3_to_voigt_6_stress(frame.stress)
+        images.append(atoms)
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary, images, format="extxyz")
+    os.replace(temporary, path)

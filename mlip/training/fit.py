@@ -56,15 +56,18 @@ def fit(
     )
     if state is not None:
         module.restore(state)
-        say(f"resuming after epoch {module.epoch}" + (f", step {module.batches_done}" if module.batches_done else ""))
+        say(
+            f"resuming after epoch {module.epoch}"
+            + (f", step {module.batches_done}" if module.batches_done else "")
+        )
     model_file = config.output / "model.safetensors"
     main = processes.rank == 0
     stopping = Stopping(config, world_size=processes.world_size)
     ending = EpochEnd(config, config.output, lambda m: save_best(m, model_file), main=main)
     with _quiet():
         trainer = make_trainer(config, processes, device, [ending, stopping])
-        progress = trainer.fit_loop.epoch_progress.current
-        progress.ready = progress.started = progress.processed = progress.completed = module.epoch
+        done = dict.fromkeys(("ready", "started", "processed", "completed"), module.epoch)
+        trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
         trainer.fit(module)
     finished = stopping.reason not in ("signal", "stop_after")
     metrics: dict[str, dict[str, float]] = {}
@@ -123,9 +126,13 @@ def save_best(module: TrainingModule, path: Path) -> None:
 
 
 def conclude(
-    config: TrainConfig, packed: PackedSets, model_file: Path, device: torch.device, say: Callable[[str], None]
+    config: TrainConfig,
+    packed: PackedSets,
+    model_file: Path,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
-    """Errors of the best weights on every set of frames: written into the model, the report, and on the terminal."""
+    """Errors of the best weights on every set of frames, written to model, report and terminal."""
     potential = load_potential(model_file, device=str(device), dtype=DTYPES[config.dtype])
     labels = Labels.of(config.loss)
     shown = Labels(energy=True, forces=True, stress=labels.stress)

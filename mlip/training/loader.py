@@ -11,7 +11,7 @@ from mlip.training.sampling import EpochSampler
 class BatchLoader:
     """Batches of the epoch that the run is in, from the batch that it is at.
 
-    It has no length on purpose: Lightning then takes what comes, and an epoch resumed half-way is simply shorter.
+    It has no length on purpose: Lightning takes what comes, and an epoch resumed in its middle is shorter.
 
     Args:
         data: Training frames.

@@ -130,7 +130,8 @@ class ProgressLine:
             return
         self._next = time.monotonic() + self.INTERVAL
         done = epoch + batch / batches
-        text = f"epoch {epoch + 1}/{self._max_epochs}  step {batch}/{batches}{self._errors}  {self._left(done)} left"
+        where = f"epoch {epoch + 1}/{self._max_epochs}  step {batch}/{batches}"
+        text = f"{where}{self._errors}  {self._left(done)} left"
         width = os.get_terminal_size(sys.stderr.fileno()).columns if self._tty else 80
         sys.stderr.write("\r\x1b[K" + text[: max(20, width - 1)])
         sys.stderr.flush()

@@ -1,14 +1,16 @@
 r"""The loss: a weighted sum of energy, force and stress terms.
 
-With $N$ structures of $n_s$ atoms in the batch (over all processes), frame weights $q_s$ and a penalty $\rho$,
+With $N$ structures of $n_s$ atoms in the batch (over all processes), frame weights $q_s$, a penalty $\rho$,
 
 $$L = w_E \frac1N \sum_s q_s\,\rho\!\left(\frac{E_s - E_s^{ref}}{n_s}\right)
     + w_F \frac{1}{3\sum_s n_s} \sum_s q_s \sum_{i \in s,\alpha} \rho(F_{i\alpha} - F_{i\alpha}^{ref})
-    + w_\sigma \frac{1}{9N} \sum_s q_s \sum_{\alpha\beta} \rho(\sigma_{\alpha\beta} - \sigma_{\alpha\beta}^{ref}).$$
+    + w_\sigma \frac{1}{9N} \sum_s q_s
+      \sum_{\alpha\beta} \rho(\sigma_{\alpha\beta} - \sigma_{\alpha\beta}^{ref}).$$
 
 $\rho(x)$ is $x^2$ (``mse``), $|x|$ (``mae``), or Huber's function divided by $\delta$ (``huber``):
 $x^2/2\delta$ where $|x| < \delta$, else $|x| - \delta/2$, so that weights mean the same as for ``mae``.
-Units: eV per atom, eV/Å, eV/Å³. A label that is NaN (forces of an isolated atom, stress of a molecule) adds nothing.
+Units: eV per atom, eV/Å, eV/Å³. A label that is NaN (forces of an isolated atom, stress of a
+molecule) adds nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class Labels:
         return [name for name in ("energy", "forces", "stress") if getattr(self, name)]
 
 
-def penalty(x: Float[Tensor, "..."], form: str, delta: float) -> Float[Tensor, "..."]:
+def penalty(x: Tensor, form: str, delta: float) -> Tensor:
     """The function rho of the module's docstring, element by element."""
     if form == "mse":
         return x.square()
@@ -74,7 +76,9 @@ def penalty(x: Float[Tensor, "..."], form: str, delta: float) -> Float[Tensor, "
     return torch.nn.functional.huber_loss(x, torch.zeros_like(x), reduction="none", delta=delta) / delta
 
 
-def batch_loss(output: Mapping[str, Tensor], batch: Batch, weights: Weights, config: Loss) -> Float[Tensor, ""]:
+def batch_loss(
+    output: Mapping[str, Tensor], batch: Batch, weights: Weights, config: Loss
+) -> Float[Tensor, ""]:
     """This process's contribution to the loss: summed over processes, it is the loss of the whole step.
 
     Args:
@@ -93,11 +97,13 @@ def batch_loss(output: Mapping[str, Tensor], batch: Batch, weights: Weights, con
         rho = penalty(_difference(output["forces"], batch.forces), config.form, config.huber_delta).sum(dim=1)
         total = total + weights.forces / (3 * batch.num_atoms_in_step) * (q[batch.graph.batch] * rho).sum()
     if labels.stress:
-        rho = penalty(_difference(output["stress"], batch.stress), config.form, config.huber_delta).sum(dim=(1, 2))
+        rho = penalty(_difference(output["stress"], batch.stress), config.form, config.huber_delta).sum(
+            dim=(1, 2)
+        )
         total = total + weights.stress / (9 * batch.num_structures_in_step) * (q * rho).sum()
     return total
 
 
-def _difference(value: Float[Tensor, "..."], label: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def _difference(value: Tensor, label: Tensor) -> Tensor:
     """``value - label``, and 0 where there is no label."""
     return value - torch.where(torch.isnan(label), value.detach(), label)

@@ -63,7 +63,7 @@ class ErrorSums:
         self._sums.copy_(state)
 
     def result(self) -> dict[str, float]:
-        """``<quantity>_rmse`` and ``<quantity>_mae`` of what was seen; per element as ``forces_rmse_<symbol>``.
+        """``<quantity>_rmse`` and ``<quantity>_mae`` of what was seen, also ``forces_rmse_<symbol>``.
 
         eV, eV per atom, eV/Å, eV/Å³.
         """
@@ -80,7 +80,7 @@ class ErrorSums:
         return out
 
 
-def _sums(error: Float[Tensor, "..."]) -> Float[Tensor, " 3"]:
-    known = ~torch.isnan(error) if not error.requires_grad else torch.ones_like(error, dtype=torch.bool)
+def _sums(error: Tensor) -> Float[Tensor, " 3"]:
+    known = ~torch.isnan(error)
     value = torch.where(known, error, 0.0).double()
     return torch.stack([known.sum().double(), value.abs().sum(), value.square().sum()])

@@ -1,4 +1,4 @@
-"""The Lightning module: one optimiser step, the validation after each epoch, and the state that a resume restores."""
+"""The Lightning module: an optimiser step, the validation of an epoch, the state that a resume restores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHECK_EVERY = 50
 class TrainingModule(pl.LightningModule):
     """Trains a potential.
 
-    The batch size counts the structures of one optimiser step over all processes, so that the number of processes
+    The batch size counts the structures of one optimiser step over all processes, so that their number
     does not change what is learned. Learning rate, loss weights and batches depend on the step alone.
 
     Args:

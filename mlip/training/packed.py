@@ -1,10 +1,11 @@
-"""Labelled structures with their neighbour lists in a few long tensors, from which a batch is cut in microseconds."""
+"""Labelled structures with their neighbour lists in a few long tensors, to cut batches from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class PackedFrames:
-    """Structures end to end: atoms of all, then edges of all, with offsets. Edges name atoms within their structure.
+    """Structures end to end: atoms of all, then edges of all, with offsets.
+
+    Edges name atoms within their structure.
 
     Small integer types keep millions of edges in memory: 4 + 4 + 3 bytes an edge.
     """
@@ -68,13 +71,15 @@ class PackedFrames:
     atom_counts: npt.NDArray[np.int64]
     edge_counts: npt.NDArray[np.int64]
 
-    def __post_init__(self) -> None:
-        for name, counts in (("atom_starts", self.atom_counts), ("edge_starts", self.edge_counts)):
-            object.__setattr__(self, name, np.concatenate(([0], np.cumsum(counts)))[:-1])
+    @cached_property
+    def atom_starts(self) -> npt.NDArray[np.int64]:
+        """First atom of each structure."""
+        return np.cumsum(self.atom_counts) - self.atom_counts
 
-    if TYPE_CHECKING:
-        atom_starts: npt.NDArray[np.int64]
-        edge_starts: npt.NDArray[np.int64]
+    @cached_property
+    def edge_starts(self) -> npt.NDArray[np.int64]:
+        """First edge of each structure."""
+        return np.cumsum(self.edge_counts) - self.edge_counts
 
     def __len__(self) -> int:
         return len(self.atom_counts)
@@ -86,7 +91,7 @@ class PackedFrames:
 
     def to(self, device: torch.device | str) -> PackedFrames:
         """The same data on another device."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
     def batch(

@@ -1,4 +1,4 @@
-"""What is measured on the training frames before the model is made: species, E0s, neighbours and the energy scale."""
+"""What is measured on the training frames before a model is made: species, E0s, neighbours, energy scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Statistics:
 
     Attributes:
         avg_num_neighbors: Mean number of neighbours of an atom within the cutoff.
-        energy_scale: Root mean square force component, eV/Å (of energies per atom, eV, where there are no forces).
+        energy_scale: Root mean square force component, eV/Å; without forces, spread of energies per atom, eV.
     """
 
     avg_num_neighbors: float
@@ -81,10 +81,14 @@ def least_squares_energies(frames: Sequence[Frame], species: Sequence[int]) -> d
     Where the compositions do not tell elements apart, the solution of least norm is taken.
     """
     labelled = [f for f in frames if f.energy is not None]
-    counts = np.array([[np.count_nonzero(f.atomic_numbers == z) for z in species] for f in labelled], dtype=float)
+    counts = np.array(
+        [[np.count_nonzero(f.atomic_numbers == z) for z in species] for f in labelled], dtype=float
+    )
     energies = np.array([f.energy for f in labelled])
     if not labelled:
-        raise InputError("`e0s: least-squares` needs energies, but no training frame has one; use `e0s: zero`")
+        raise InputError(
+            "`e0s: least-squares` needs energies, but no training frame has one; use `e0s: zero`"
+        )
     solution = np.linalg.lstsq(counts, energies, rcond=None)[0]
     return {z: float(e) for z, e in zip(species, solution, strict=True)}
 

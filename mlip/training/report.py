@@ -68,7 +68,10 @@ def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
         rows.append(row)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     )
 
@@ -111,7 +114,11 @@ def learning_curves(path: Path, history: Sequence[Mapping[str, float]]) -> Path:
     for i, (key, title, unit) in enumerate(shown):
         axes: Axes = figure.add_subplot(1, len(shown), i + 1)
         for side in ("train", "valid"):
-            rows = [(row["epoch"], 1000 * row[f"{side}_{key}_rmse"]) for row in history if f"{side}_{key}_rmse" in row]
+            rows = [
+                (row["epoch"], 1000 * row[f"{side}_{key}_rmse"])
+                for row in history
+                if f"{side}_{key}_rmse" in row
+            ]
             if rows:
                 axes.plot(*zip(*rows, strict=True), label=side, lw=1.2)
         axes.set_yscale("log")

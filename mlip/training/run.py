@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from mlip.errors import InputError
-from mlip.training.build import make_potential
+from mlip.training.build import check_model, make_potential
 from mlip.training.config import TrainConfig, dump
 from mlip.training.config_file import check_same_run
 from mlip.training.data import TrainingFrames, check_species, data_hash, read_training_frames
@@ -36,12 +36,17 @@ class Processes:
     @classmethod
     def from_environment(cls) -> Processes:
         """As ``torchrun`` says in the environment."""
-        number = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+        number = {
+            name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+        }
         if number["WORLD_SIZE"] is None:
             return cls(0, 0, 1, 1)
         world = int(number["WORLD_SIZE"])
         return cls(
-            int(number["RANK"] or 0), int(number["LOCAL_RANK"] or 0), world, int(number["LOCAL_WORLD_SIZE"] or world)
+            int(number["RANK"] or 0),
+            int(number["LOCAL_RANK"] or 0),
+            world,
+            int(number["LOCAL_WORLD_SIZE"] or world),
         )
 
 
@@ -55,7 +60,7 @@ class TrainingResult:
         signal_number: Of the signal that stopped it, or 0.
         epoch: Complete epochs.
         model: File with the best averaged weights, where there was a validation.
-        metrics: Errors of these weights by set of frames (``train``, ``valid``, the tests); empty unless finished.
+        metrics: Errors of these weights on ``train``, ``valid`` and the tests; empty unless finished.
     """
 
     finished: bool
@@ -87,6 +92,7 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
     """
     from mlip.training.fit import fit
 
+    check_model(config)
     processes = Processes.from_environment()
     say = _printer(processes)
     device = resolve_device(config.device, processes)

@@ -14,8 +14,8 @@ class Share:
     """One process's part of one batch.
 
     ``frames`` are indices into the data set. ``counted`` tells whether they count: a process without a frame
-    of its own in an uneven last batch takes one frame that does not count, so that every process does the same
-    number of steps. ``whole`` lists the frames of the batch over all processes.
+    of its own in an uneven last batch takes one frame that does not count, so that every process does the
+    same number of steps. ``whole`` lists the frames of the batch over all processes.
     """
 
     frames: npt.NDArray[np.int64]

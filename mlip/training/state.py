@@ -53,19 +53,22 @@ def load_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} is not a readable training checkpoint: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{path} is not a readable training checkpoint: {str(error).splitlines()[0]}"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a training checkpoint of this package")
     if content["format_version"] != FORMAT_VERSION:
         raise InputError(
-            f"{path} has checkpoint format {content['format_version']}, but this version reads {FORMAT_VERSION}"
+            f"{path} has checkpoint format {content['format_version']}, but this version reads "
+            f"{FORMAT_VERSION}"
         )
     set_random_state(content["random"])
     return content["state"], json.loads(content["config"])
 
 
 def random_state() -> dict[str, Any]:
-    """States of torch's generators. The order of the batches does not use them; a model with dropout would."""
+    """States of torch's generators. The order of the batches does not use them; dropout would."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
