@@ -103,7 +103,7 @@ def expressivity(kind: str, degree: int) -> dict[str, int]:
     generator = torch.Generator().manual_seed(0)
     size = 3 * (degree + 1) + product.num_weights
     draw = lambda: torch.randn(size, generator=generator, dtype=torch.float64)  # noqa: E731
-    jacobian = torch.autograd.functional.jacobian(tensor, draw())
+    jacobian = torch.autograd.functional.jacobian(tensor, draw(), strategy="forward-mode", vectorize=True)
     # more draws than there are Clebsch–Gordan paths of any parity
     span = torch.stack([tensor(draw()) for _ in range((degree + 1) ** 3 + 8)])
     return {

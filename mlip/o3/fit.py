@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +15,10 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from mlip.errors import InputError
 
 Triple: TypeAlias = tuple[ndarray, ndarray, ndarray]
+
+# Unknowns above which conjugate gradients replace the Cholesky factorisation, and how many steps they get.
+_DIRECT_LIMIT = 1000
+_CONJUGATE_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ def fit_polyadic(
 
     Minimises $|T - \hat T|^2 + \lambda (|A|^2 + |B|^2 + |C|^2)$. The penalty, which keeps components from
     diverging against each other, is lowered step by step to nothing. The normal equations come from the
-    Gram matrices of the factors, so a step costs one Cholesky solve of size R (I + J + K).
+    Gram matrices of the factors, so a step costs one Cholesky solve of size R (I + J + K), or for many
+    unknowns some hundred products of R × R matrices by conjugate gradients.
 
     Args:
         tensor: Target.
@@ -122,11 +128,11 @@ def _descend(tensor: ndarray, matrices: Triple, iterations: int, tolerance: floa
         if error < min(tolerance / 10, 5e-16):
             break
         gradient = _gradient(residual, matrices, penalty)
-        hessian = _normal_matrix(matrices)
+        solve = _solver(matrices)
         cost = error**2 + penalty * _square(matrices)
         accepted = False
         for _ in range(12):
-            step = _solve(hessian, gradient, penalty + damping)
+            step = solve(gradient, penalty + damping)
             trial = _shift(matrices, step)
             trial_residual = tensor - compose(trial)
             trial_cost = float((trial_residual**2).sum()) + penalty * _square(trial)
@@ -152,11 +158,16 @@ def _square(matrices: Triple) -> float:
     return float(sum((m**2).sum() for m in matrices))
 
 
-def _shift(matrices: Triple, step: ndarray) -> Triple:
+def _split(vector: ndarray, matrices: Triple) -> Triple:
+    """Parts of a vector of parameters in the shapes of the factors."""
     a, b, c = matrices
-    ends = np.cumsum([a.size, b.size])
-    da, db, dc = np.split(step, ends)
-    return a + da.reshape(a.shape), b + db.reshape(b.shape), c + dc.reshape(c.shape)
+    first, second, third = np.split(vector, np.cumsum([a.size, b.size]))
+    return first.reshape(a.shape), second.reshape(b.shape), third.reshape(c.shape)
+
+
+def _shift(matrices: Triple, step: ndarray) -> Triple:
+    a, b, c = _split(step, matrices)
+    return matrices[0] + a, matrices[1] + b, matrices[2] + c
 
 
 def _gradient(residual: ndarray, matrices: Triple, penalty: float) -> ndarray:
@@ -193,8 +204,53 @@ def _normal_matrix(matrices: Triple) -> ndarray:
     return out
 
 
-def _solve(hessian: ndarray, gradient: ndarray, shift: float) -> ndarray:
-    """Solve the damped normal equations; raises the shift until the matrix is positive definite."""
+def _solver(matrices: Triple) -> Callable[[ndarray, float], ndarray]:
+    """Solver of the normal equations with a shift of the diagonal: direct when small, else iterative."""
+    if sum(m.size for m in matrices) > _DIRECT_LIMIT:
+        return functools.partial(_solve_iteratively, matrices)
+    return functools.partial(_solve_directly, _normal_matrix(matrices))
+
+
+def _solve_iteratively(matrices: Triple, gradient: ndarray, shift: float) -> ndarray:
+    """Conjugate gradients; Gram products apply the matrix, its diagonal blocks precondition."""
+    grams = [m @ m.T for m in matrices]
+    others = [grams[1] * grams[2], grams[2] * grams[0], grams[0] * grams[1]]
+    shift = max(shift, 1e-14 * float(np.trace(others[0])) / len(grams[0]))
+    inverses = [np.linalg.inv(o + shift * np.eye(len(o))) for o in others]
+
+    def apply(vector: ndarray) -> ndarray:
+        d = _split(vector, matrices)
+        parts = [o @ v + shift * v for o, v in zip(others, d, strict=True)]
+        for p in range(3):
+            for q in range(3):
+                if p != q:
+                    parts[p] += (grams[3 - p - q] * (matrices[q] @ d[q].T)) @ matrices[p]
+        return np.concatenate([part.ravel() for part in parts])
+
+    def precondition(vector: ndarray) -> ndarray:
+        d = _split(vector, matrices)
+        return np.concatenate([(i @ v).ravel() for i, v in zip(inverses, d, strict=True)])
+
+    solution = np.zeros_like(gradient)
+    residual = gradient.copy()
+    direction = preconditioned = precondition(residual)
+    product = float(residual @ preconditioned)
+    target = 1e-6 * float(np.linalg.norm(gradient))
+    for _ in range(_CONJUGATE_STEPS):
+        image = apply(direction)
+        length = product / float(direction @ image)
+        solution = solution + length * direction
+        residual = residual - length * image
+        if np.linalg.norm(residual) < target:
+            break
+        preconditioned = precondition(residual)
+        previous, product = product, float(residual @ preconditioned)
+        direction = preconditioned + product / previous * direction
+    return solution
+
+
+def _solve_directly(hessian: ndarray, gradient: ndarray, shift: float) -> ndarray:
+    """Cholesky; raises the shift until the matrix is positive definite."""
     shift = max(shift, 1e-15 * float(np.trace(hessian)) / len(gradient))
     while True:
         damped = hessian.copy()
