@@ -6,7 +6,12 @@ import ctypes
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 import mlip.kernels
+
+SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+"""Types that the kernels are compiled for, and the ending of their names."""
 
 _NAME = "libmlip_kernels.so"
 
@@ -31,6 +36,24 @@ class MessageShape(ctypes.Structure):
     ] + [(name, ctypes.c_void_p) for name in ("senders", "receivers", "row")]
 
 
+class SphereShape(ctypes.Structure):
+    """Mirror of `MlipSphereShape` in `src/sphere_product.h`."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "nodes",
+            "species_n",
+            "points",
+            "degrees",
+            "harmonics_out",
+            "correlation",
+            "channels",
+            "threads",
+        )
+    ] + [("species", ctypes.c_void_p)]
+
+
 def library_path() -> Path | None:
     """Where the compiled kernels lie, or None where the package was installed without them."""
     for folder in mlip.kernels.__path__:
@@ -53,12 +76,15 @@ def load_library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(str(path))
     library.mlip_isa.restype = ctypes.c_char_p
     library.mlip_set_isa.argtypes = [ctypes.c_char_p]
-    shape = ctypes.POINTER(MessageShape)
-    for dtype in ("f32", "f64"):
-        for name, pointers in (
-            ("message", 6),
-            ("message_backward", 10),
-            ("message_double_backward", 15),
+    message, sphere = ctypes.POINTER(MessageShape), ctypes.POINTER(SphereShape)
+    for dtype in SUFFIX.values():
+        for name, shape, pointers in (
+            ("message", message, 6),
+            ("message_backward", message, 10),
+            ("message_double_backward", message, 15),
+            ("sphere_product", sphere, 6),
+            ("sphere_product_backward", sphere, 9),
+            ("sphere_product_double_backward", sphere, 13),
         ):
             function = getattr(library, f"mlip_{name}_{dtype}")
             function.argtypes = [shape] + [ctypes.c_void_p] * pointers

@@ -16,13 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mlip.kernels import reference
-from mlip.kernels.library import MessageShape, load_library
+from mlip.kernels.library import SUFFIX, MessageShape, load_library
 
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _MAX_DEGREES, _MAX_BASIS = 5, 64
 
 _SIGNATURE = "Tensor weight, Tensor row, Tensor senders, Tensor receivers"
-_library = torch.library.Library("mlip", "DEF")
+_library = torch.library.Library("mlip", "FRAGMENT")
 _library.define(
     f"message(Tensor a, Tensor y, Tensor beta, Tensor table, {_SIGNATURE}, SymInt num_receivers) -> Tensor"
 )
@@ -41,7 +40,7 @@ def supported(a: Tensor, table: Tensor, beta: Tensor) -> bool:
     """Whether the compiled CPU kernel covers these operands."""
     return (
         a.device.type == "cpu"
-        and a.dtype in _SUFFIX
+        and a.dtype in SUFFIX
         and table.shape[1] <= _MAX_DEGREES
         and beta.shape[1] <= _MAX_BASIS
         and load_library() is not None
@@ -60,7 +59,7 @@ def _call(name: str, num_receivers: int, operands: tuple[Tensor | None, ...], ou
     )  # fmt: skip
     tensors = (*operands, a, y, beta, table, weight, *outputs)
     pointers = [None if t is None else t.data_ptr() for t in tensors]
-    status = getattr(library, f"mlip_{name}_{_SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers)
+    status = getattr(library, f"mlip_{name}_{SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers)
     if status != 0:
         raise RuntimeError(f"mlip::{name} has no compiled case for {table.shape[1]} degrees")
 

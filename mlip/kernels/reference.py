@@ -34,3 +34,22 @@ def message(
     t = torch.einsum("elq,elc->eqc", b, w)
     z = t.new_zeros(num_receivers, t.shape[1], t.shape[2])
     return z.index_add(0, receivers, a[senders] * t)
+
+
+def sphere_product(
+    a: Float[Tensor, "nodes harmonics channels"],
+    scale: Float[Tensor, "species_n correlation degrees channels"],
+    weight: Float[Tensor, "species_n correlation channels"],
+    to_points: Float[Tensor, "points harmonics"],
+    from_points: Float[Tensor, "harmonics_out points"],
+    species: Int[Tensor, " nodes"],
+) -> Float[Tensor, "nodes harmonics_out channels"]:
+    """See `mlip.kernels.sphere_product`."""
+    correlation, degrees = scale.shape[1:3]
+    scales = scale.index_select(2, degree_of_harmonic(degrees, a.device)).index_select(0, species)
+    f = torch.matmul(to_points, a.unsqueeze(1) * scales).unbind(1)
+    w = weight.index_select(0, species).unsqueeze(2).unbind(1)
+    product = f[-1] * w[-1]
+    for j in range(correlation - 2, -1, -1):
+        product = f[j] * (product + w[j])
+    return torch.matmul(from_points, product)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mlip.kernels.sphere_product import sphere_product
 from mlip.nn.linear import EquivariantLinear
 from mlip.o3.constants import ConstantModule
 from mlip.o3.decompositions import lebedev
@@ -15,10 +16,10 @@ from mlip.o3.harmonics import spherical_harmonics
 
 
 class SphereProduct(ConstantModule):
-    r"""$B = \int Y\,(w_1 f_1 + w_2 f_1 f_2 + w_3 f_1 f_2 f_3)\,d\Omega/4\pi$ with $f_j = \sum_{lm} (L_j A)_{lm} Y_{lm}$.
+    r"""$B = \int Y\,(w_1 f_1 + w_2 f_1 f_2 + w_3 f_1 f_2 f_3)\,d\Omega/4\pi$ with $f_j = \sum_{lm} s_{jl} (LA)_{lm} Y_{lm}$.
 
-    Each $f_j$ is its own per-degree channel mix of A, so the products reach more couplings than powers
-    of one function would; the weights w depend on the species of the node and on the channel. A
+    L mixes channels. The scales s and the weights w depend on the species of the node and on the channel:
+    the weight of a coupling path (l1, l2, l3) is the product of the scales of its degrees. A
     Lebedev rule of degree `correlation * lmax + lmax_out` makes the integral exact.
 
     Args:
@@ -42,16 +43,12 @@ class SphereProduct(ConstantModule):
         # A unit-variance A makes functions of unit variance.
         self.register_constant("to_points", values[:, :dim] / math.sqrt(dim))
         self.register_constant("from_points", (values[:, :dim_out] * weights[:, None]).T.contiguous())
-        self.mix = EquivariantLinear(lmax, num_channels, correlation * num_channels)
+        self.mix = EquivariantLinear(lmax, num_channels, num_channels)
+        self.scale = nn.Parameter(1 + 0.5 * torch.randn(num_species, correlation, lmax + 1, num_channels))
         self.weight = nn.Parameter(torch.randn(num_species, correlation, num_channels))
 
     def forward(
         self, a: Float[Tensor, "nodes harmonics channels"], species: Int[Tensor, " nodes"]
     ) -> Float[Tensor, "nodes harmonics_out channels"]:
         """A of each node and the index of its species to B."""
-        f = torch.matmul(self.to_points, self.mix(a)).unflatten(-1, (self.correlation, self.num_channels)).unbind(-2)
-        w = self.weight.index_select(0, species).unsqueeze(2).unbind(1)
-        product = f[-1] * w[-1]
-        for j in range(self.correlation - 2, -1, -1):
-            product = f[j] * (product + w[j])
-        return torch.matmul(self.from_points, product)
+        return sphere_product(self.mix(a), self.scale, self.weight, self.to_points, self.from_points, species)

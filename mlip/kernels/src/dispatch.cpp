@@ -65,6 +65,27 @@ extern "C" {
                                                             table, weight, gg, ga, gy, gbeta, gtable);    \
   }
 
+#define MLIP_DEFINE_SPHERE(T, NAME)                                                                        \
+  int mlip_sphere_product_##NAME(const MlipSphereShape* s, const T* a, const T* scale, const T* weight,   \
+                                 const T* to, const T* from, T* out) {                                    \
+    return mlip::chosen.table->NAME.sphere_product(s, a, scale, weight, to, from, out);                   \
+  }                                                                                                       \
+  int mlip_sphere_product_backward_##NAME(const MlipSphereShape* s, const T* g, const T* a,               \
+                                          const T* scale, const T* weight, const T* to, const T* from,    \
+                                          T* ga, T* gscale, T* gweight) {                                 \
+    return mlip::chosen.table->NAME.sphere_product_backward(s, g, a, scale, weight, to, from, ga, gscale, \
+                                                            gweight);                                     \
+  }                                                                                                       \
+  int mlip_sphere_product_double_backward_##NAME(                                                         \
+      const MlipSphereShape* s, const T* da, const T* dscale, const T* dweight, const T* g, const T* a,   \
+      const T* scale, const T* weight, const T* to, const T* from, T* gg, T* ga, T* gscale, T* gweight) { \
+    return mlip::chosen.table->NAME.sphere_product_double_backward(s, da, dscale, dweight, g, a, scale,   \
+                                                                   weight, to, from, gg, ga, gscale,      \
+                                                                   gweight);                              \
+  }
+
+MLIP_DEFINE_SPHERE(float, f32)
+MLIP_DEFINE_SPHERE(double, f64)
 MLIP_DEFINE(float, f32)
 MLIP_DEFINE(double, f64)
 

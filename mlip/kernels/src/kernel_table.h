@@ -1,6 +1,7 @@
 // Function pointers of one instruction set's build.
 #pragma once
 #include "message.h"
+#include "sphere_product.h"
 
 namespace mlip {
 
@@ -11,6 +12,11 @@ struct Kernels {
                           T*, T*, T*, T*);
   int (*message_double_backward)(const MlipMessageShape*, const T*, const T*, const T*, const T*, const T*,
                                  const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*, T*);
+  int (*sphere_product)(const MlipSphereShape*, const T*, const T*, const T*, const T*, const T*, T*);
+  int (*sphere_product_backward)(const MlipSphereShape*, const T*, const T*, const T*, const T*, const T*,
+                                 const T*, T*, T*, T*);
+  int (*sphere_product_double_backward)(const MlipSphereShape*, const T*, const T*, const T*, const T*,
+                                        const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*);
 };
 
 struct KernelTable {

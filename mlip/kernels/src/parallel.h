@@ -56,6 +56,18 @@ void parallel_chunks(const Rows& rows, int64_t nodes, int64_t threads, F&& body)
   for (int64_t i = 0; i < chunks; i++) body(i, cut[i], cut[i + 1]);
 }
 
+inline int64_t node_chunks(int64_t nodes) { return std::clamp<int64_t>(nodes / 24, 1, 64); }
+
+// body(chunk, first node, last node) over chunks of about the same number of nodes.
+template <class F>
+void parallel_nodes(int64_t nodes, int64_t threads, F&& body) {
+  const int64_t chunks = node_chunks(nodes);
+  const int limit = threads > 0 ? int(threads) : omp_get_max_threads();
+  const int used = int(std::min<int64_t>(limit, chunks));
+#pragma omp parallel for schedule(dynamic, 1) num_threads(used) if (used > 1)
+  for (int64_t i = 0; i < chunks; i++) body(i, nodes * i / chunks, nodes * (i + 1) / chunks);
+}
+
 template <class V>
 class AlignedBuffer {
  public:

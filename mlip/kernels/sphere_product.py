@@ -1,0 +1,164 @@
+r"""The many-body node product, registered with torch as `mlip::sphere_product` and its two derivatives.
+
+$$f_{jq} = \sum_l s_{zjlc} \sum_m S_{q,lm} A_{n,lm,c}, \qquad
+  B_{nkc} = \sum_q Q_{kq}\, f_1 (w_1 + f_2 (w_2 + f_3 w_3))$$
+
+with $s$ and $w$ of the species z of the node. The second derivative is the backward pass on dual
+numbers, so nothing of size nodes x points is ever stored.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mlip.kernels import reference
+from mlip.kernels.library import SUFFIX, SphereShape, load_library
+
+_COMPILED_CORRELATIONS, _COMPILED_DEGREES = (2, 3), (2, 3, 4)
+
+_SIGNATURE = "Tensor a, Tensor scale, Tensor weight, Tensor to_points, Tensor from_points, Tensor species"
+_library = torch.library.Library("mlip", "FRAGMENT")
+_library.define(f"sphere_product({_SIGNATURE}) -> Tensor")
+_library.define(f"sphere_product_backward(Tensor g, {_SIGNATURE}, bool need_parameters) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    f"sphere_product_double_backward(Tensor? da, Tensor? dscale, Tensor? dweight, Tensor g, {_SIGNATURE}, "
+    "bool need_parameters) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def supported(a: Tensor, scale: Tensor) -> bool:
+    """Whether the compiled CPU kernel covers these operands."""
+    return (
+        a.device.type == "cpu"
+        and a.dtype in SUFFIX
+        and scale.shape[1] in _COMPILED_CORRELATIONS
+        and scale.shape[2] in _COMPILED_DEGREES
+        and load_library() is not None
+    )
+
+
+def _call(name: str, tensors: tuple[Tensor | None, ...], a: Tensor, scale: Tensor, from_points: Tensor,
+          species: Tensor) -> None:  # fmt: skip
+    library = load_library()
+    if library is None:
+        raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
+    shape = SphereShape(
+        a.shape[0], scale.shape[0], from_points.shape[1], scale.shape[2], from_points.shape[0], scale.shape[1],
+        a.shape[2], 0, species.data_ptr(),
+    )  # fmt: skip
+    pointers = [None if t is None else t.data_ptr() for t in tensors]
+    if getattr(library, f"mlip_{name}_{SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers) != 0:
+        raise RuntimeError(f"mlip::{name} has no compiled case for shape {tuple(scale.shape)}")
+
+
+def _product_cpu(*operands):  # type: ignore[no-untyped-def]
+    if not supported(operands[0], operands[1]):
+        return reference.sphere_product(*operands)
+    a, scale, weight, to_points, from_points, species = (t.contiguous() for t in operands)
+    out = a.new_empty(a.shape[0], from_points.shape[0], a.shape[2])
+    _call("sphere_product", (a, scale, weight, to_points, from_points, out), a, scale, from_points, species)
+    return out
+
+
+def _backward_cpu(g, a, scale, weight, to_points, from_points, species, need_parameters):  # type: ignore[no-untyped-def]
+    g, a, scale, weight, to_points, from_points, species = (
+        t.contiguous() for t in (g, a, scale, weight, to_points, from_points, species)
+    )
+    ga, gscale, gweight = torch.empty_like(a), torch.zeros_like(scale), torch.zeros_like(weight)
+    parameters = (gscale, gweight) if need_parameters else (None, None)
+    _call("sphere_product_backward", (g, a, scale, weight, to_points, from_points, ga, *parameters),
+          a, scale, from_points, species)  # fmt: skip
+    return ga, gscale, gweight
+
+
+def _double_backward_cpu(da, dscale, dweight, g, a, scale, weight, to_points, from_points, species, need_parameters):  # type: ignore[no-untyped-def] # fmt: skip
+    da, dscale, dweight = (None if t is None else t.contiguous() for t in (da, dscale, dweight))
+    g, a, scale, weight, to_points, from_points, species = (
+        t.contiguous() for t in (g, a, scale, weight, to_points, from_points, species)
+    )
+    gg, ga, gscale, gweight = torch.empty_like(g), torch.empty_like(a), torch.zeros_like(scale), torch.zeros_like(weight)  # fmt: skip
+    parameters = (gscale, gweight) if need_parameters else (None, None)
+    _call("sphere_product_double_backward",
+          (da, dscale, dweight, g, a, scale, weight, to_points, from_points, gg, ga, *parameters),
+          a, scale, from_points, species)  # fmt: skip
+    return gg, ga, gscale, gweight
+
+
+_library.impl("sphere_product", _product_cpu, "CPU")
+_library.impl("sphere_product_backward", _backward_cpu, "CPU")
+_library.impl("sphere_product_double_backward", _double_backward_cpu, "CPU")
+
+
+@torch.library.register_fake("mlip::sphere_product", lib=_library)
+def _product_fake(a, scale, weight, to_points, from_points, species):  # type: ignore[no-untyped-def]
+    return a.new_empty(a.shape[0], from_points.shape[0], a.shape[2])
+
+
+@torch.library.register_fake("mlip::sphere_product_backward", lib=_library)
+def _backward_fake(g, a, scale, weight, to_points, from_points, species, need_parameters):  # type: ignore[no-untyped-def]
+    return tuple(t.new_empty(t.shape) for t in (a, scale, weight))
+
+
+@torch.library.register_fake("mlip::sphere_product_double_backward", lib=_library)
+def _double_fake(da, dscale, dweight, g, a, scale, weight, to_points, from_points, species, need_parameters):  # type: ignore[no-untyped-def] # fmt: skip
+    return tuple(t.new_empty(t.shape) for t in (g, a, scale, weight))
+
+
+def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[:6])
+    ctx.set_materialize_grads(False)
+
+
+def _vjp(ctx, g):  # type: ignore[no-untyped-def]
+    need = ctx.needs_input_grad
+    grads = torch.ops.mlip.sphere_product_backward(g, *ctx.saved_tensors, need[1] or need[2])
+    return (*(grad if wanted else None for grad, wanted in zip(grads, need, strict=False)), None, None, None)
+
+
+def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[:7])
+    ctx.set_materialize_grads(False)
+
+
+def _backward_vjp(ctx, da, dscale, dweight):  # type: ignore[no-untyped-def]
+    if da is None and dscale is None and dweight is None:
+        return (None,) * 8
+    need = ctx.needs_input_grad
+    grads = torch.ops.mlip.sphere_product_double_backward(
+        da, dscale, dweight, *ctx.saved_tensors, need[2] or need[3]
+    )
+    return (*(grad if wanted else None for grad, wanted in zip(grads, need, strict=False)), None, None, None, None)
+
+
+torch.library.register_autograd("mlip::sphere_product", _vjp, setup_context=_save, lib=_library)
+torch.library.register_autograd("mlip::sphere_product_backward", _backward_vjp, setup_context=_save_backward, lib=_library)  # fmt: skip
+
+
+def sphere_product(
+    a: Float[Tensor, "nodes harmonics channels"],
+    scale: Float[Tensor, "species_n correlation degrees channels"],
+    weight: Float[Tensor, "species_n correlation channels"],
+    to_points: Float[Tensor, "points harmonics"],
+    from_points: Float[Tensor, "harmonics_out points"],
+    species: Int[Tensor, " nodes"],
+) -> Float[Tensor, "nodes harmonics_out channels"]:
+    """Products of functions on the sphere (formula at the top of this file).
+
+    Args:
+        a: Features of each node.
+        scale: Scale of each degree of each factor, by species.
+        weight: Weight of each power, by species.
+        to_points: Harmonics at the points of the rule; constant.
+        from_points: Harmonics times the weights of the rule; constant.
+        species: Index of the species of each node.
+
+    The compiled kernel gives first and second derivatives; for higher ones use
+    `mlip.kernels.reference.sphere_product`.
+    """
+    if not supported(a, scale):
+        return reference.sphere_product(a, scale, weight, to_points, from_points, species)
+    return torch.ops.mlip.sphere_product(a, scale, weight, to_points, from_points, species)
