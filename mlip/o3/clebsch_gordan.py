@@ -15,7 +15,7 @@ from mlip.errors import InputError
 
 
 @functools.cache
-def clebsch_gordan(l1: int, l2: int, l3: int) -> Float[Tensor, "2*l1+1 2*l2+1 2*l3+1"]:
+def clebsch_gordan(l1: int, l2: int, l3: int) -> Float[Tensor, "m1 m2 m3"]:
     r"""Coupling tensor of three real irreps of SO(3), unit Frobenius norm, float64.
 
     The SU(2) coefficients are carried to the real basis of `spherical_harmonics` with the phase

@@ -33,7 +33,7 @@ def lebedev(degree: int) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " poi
     return torch.from_numpy(np.ascontiguousarray(points.T)), torch.from_numpy(weights / (4 * math.pi))
 
 
-def gaunt(l1: int, l2: int, l3: int) -> Float[Tensor, "2*l1+1 2*l2+1 2*l3+1"]:
+def gaunt(l1: int, l2: int, l3: int) -> Float[Tensor, "m1 m2 m3"]:
     r"""$\int Y_{l_1 m_1} Y_{l_2 m_2} Y_{l_3 m_3}\,d\Omega/4\pi$ with component-normalised harmonics.
 
     A multiple of `clebsch_gordan` when $l_1+l_2+l_3$ is even and the triangle inequality holds,

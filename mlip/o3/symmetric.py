@@ -18,7 +18,7 @@ _MAX_CORRELATION = 3
 
 
 @functools.cache
-def symmetric_coupling(lmax_in: int, degree: int, correlation: int) -> Float[Tensor, "paths 2*degree+1 ..."]:
+def symmetric_coupling(lmax_in: int, degree: int, correlation: int) -> Float[Tensor, "paths m ..."]:
     r"""Basis of the equivariant maps from $A \otimes \dots \otimes A$ (`correlation` times) to one degree.
 
     A has degrees 0 … lmax_in with natural parity and the result has natural parity too; odd-sum
@@ -180,7 +180,7 @@ class SymmetricContraction(ConstantModule):
 
 def _coupling_rows(
     lmax_in: int, degree: int, correlation: int, monomials: list[tuple[int, ...]]
-) -> Float[Tensor, "paths*(2*degree+1) monomials"]:
+) -> Float[Tensor, "rows monomials"]:
     """Couplings of all orders to one degree as rows over distinct monomials."""
     dimension = (lmax_in + 1) ** 2
     blocks = []

@@ -10,7 +10,7 @@ from mlip.errors import InputError
 from mlip.o3.clebsch_gordan import clebsch_gordan
 
 
-def wigner_d(l: int, rotation: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... 2*l+1 2*l+1"]:
+def wigner_d(l: int, rotation: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... m m"]:
     r"""Matrix $D^l$ with $Y_l(O\,\hat r) = D^l(O)\,Y_l(\hat r)$, for any O in O(3).
 
     Built up by degree from $D^{l} \subset D^{l-1} \otimes O$, so it is a polynomial in the matrix

@@ -45,7 +45,7 @@ def test_rank_of_every_permutation(degrees):
 
 
 def test_factors_are_of_order_one():
-    for kind, degrees in [(kind, d) for kind in ("cp", "cp-all") for d in shipped_degrees(kind)]:
+    for kind, degrees in [(k, d) for k in ("cp", "cp-all") for d in shipped_degrees(k)]:
         f = factors(kind, *degrees)
         assert max(float(m.abs().max()) for m in (f.U, f.V, f.W)) < 3
 
