@@ -115,34 +115,28 @@ def relax(
     )
     if optimizer == "auto":
         optimizer = "bfgs" if len(atoms) <= LARGEST_FOR_BFGS else "lbfgs"
-    module, class_name = OPTIMIZERS[optimizer]
-    optimizer_class: type[Optimizer] = getattr(importlib.import_module(module), class_name)
     started = time.perf_counter()
     atoms = atoms.copy()
     atoms.calc = calculator
-    target: Any = atoms  # an Atoms, or a filter that looks like one
-    if cell:
-        from ase.filters import FrechetCellFilter
-
-        target = FrechetCellFilter(atoms, scalar_pressure=pressure_gpa * GPA)
     seen: list[RelaxStep] = []
     with _frame_writer(trajectory) as write_frame:
-        driver = optimizer_class(target, logfile=None)
 
-        def observe() -> None:
-            seen.append(
-                RelaxStep(
-                    step=driver.nsteps, energy=float(atoms.get_potential_energy()), fmax=_largest(target)
-                )
-            )
+        def observe(step: RelaxStep) -> None:
+            seen.append(step)
             write_frame(atoms)
             if callback is not None:
-                callback(seen[-1])
+                callback(step)
 
-        driver.attach(observe)
-        driver.run(fmax=fmax, steps=steps)
-    final = _freeze(atoms)
-    last = seen[-1]
+        try:
+            _minimise(atoms, optimizer, fmax, steps, pressure_gpa if cell else None, observe)
+        except InputError as error:
+            if not seen:  # the structure itself is at fault
+                raise
+            raise InputError(
+                f"the relaxation ran away in step {seen[-1].step + 1}: {error} "
+                "(the model may not describe this structure; --trajectory shows the path)"
+            ) from error
+    final, last = _freeze(atoms), seen[-1]
     return RelaxResult(
         atoms=final,
         converged=last.fmax <= fmax,
@@ -154,6 +148,31 @@ def relax(
         pressure_gpa=-float(final.get_stress()[:3].mean()) / GPA if cell else None,
         seconds=time.perf_counter() - started,
     )
+
+
+def _minimise(
+    atoms: Atoms,
+    optimizer: str,
+    fmax: float,
+    steps: int,
+    pressure_gpa: float | None,
+    observe: Callable[[RelaxStep], None],
+) -> None:
+    """Run the optimiser on `atoms`, in place, and on the cell too unless the pressure is None."""
+    target: Any = atoms  # an Atoms, or a filter that looks like one
+    if pressure_gpa is not None:
+        from ase.filters import FrechetCellFilter
+
+        target = FrechetCellFilter(atoms, scalar_pressure=pressure_gpa * GPA)
+    module, class_name = OPTIMIZERS[optimizer]
+    optimizer_class: type[Optimizer] = getattr(importlib.import_module(module), class_name)
+    driver = optimizer_class(target, logfile=None)
+    driver.attach(
+        lambda: observe(
+            RelaxStep(step=driver.nsteps, energy=float(atoms.get_potential_energy()), fmax=_largest(target))
+        )
+    )
+    driver.run(fmax=fmax, steps=steps)
 
 
 def check_relaxation(

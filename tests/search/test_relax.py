@@ -161,6 +161,24 @@ def test_bad_options(options: dict, message: str) -> None:
         relax(molecule("H2O"), EMT(), **options)
 
 
+class Collapsing(LennardJones):
+    """Refuses once atoms have come close, as a potential does when they coincide."""
+
+    def calculate(self, atoms, properties, system_changes) -> None:
+        if atoms.get_distance(0, 1) < 1.15:
+            raise InputError("atoms 0 and 1 are too close")
+        super().calculate(atoms, properties, system_changes)
+
+
+def test_a_relaxation_that_runs_away_says_where() -> None:
+    calculator = Collapsing(sigma=1.0, epsilon=1.0, rc=50.0)
+    with pytest.raises(InputError, match=r"ran away in step \d+: atoms 0 and 1 are too close"):
+        relax(dimer(), calculator, fmax=1e-5)
+    close = Atoms("Ar2", positions=[[0, 0, 0], [1.1, 0, 0]])
+    with pytest.raises(InputError, match=r"^atoms 0 and 1 are too close$"):
+        relax(close, calculator)
+
+
 def test_no_atoms() -> None:
     with pytest.raises(InputError, match="no atoms"):
         relax(Atoms(), EMT())
