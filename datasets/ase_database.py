@@ -1,4 +1,4 @@
-"""ASE databases (`.db`, `.json`) and trajectories (`.traj`): read row by row, and `.db`/`.json` written."""
+"""ASE databases (`.db`, `.json`) and trajectories (`.traj`): read row by row; `.db` is written, too."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def iter_database(path: Path) -> Iterator[RawFrame]:
         InputError: Not an ASE database.
     """
     from ase.db import connect
+    from ase.io.formats import UnknownFileTypeError
 
     try:
         for row in connect(str(path), append=True).select():
@@ -35,6 +36,7 @@ def iter_database(path: Path) -> Iterator[RawFrame]:
         AttributeError,
         TypeError,
         UnicodeDecodeError,
+        UnknownFileTypeError,
     ) as error:
         raise InputError(
             f"{path}: not an ASE database, or a damaged one ({type(error).__name__}: {error})"
@@ -94,8 +96,8 @@ def iter_trajectory(path: Path) -> Iterator[RawFrame]:
         ) from error
 
 
-def write_database(path: Path, frames: Iterable[Frame], *, kind: str) -> int:
-    """Write an ASE database (`kind` "db" or "json"): energy, forces, stress as results, the rest in `data`.
+def write_database(path: Path, frames: Iterable[Frame]) -> int:
+    """Write an ASE database (SQLite): energy, forces and stress as results, the rest in `data`.
 
     Returns:
         Number of frames.
@@ -103,7 +105,7 @@ def write_database(path: Path, frames: Iterable[Frame], *, kind: str) -> int:
     from ase.db import connect
 
     count = 0
-    with connect(str(path), type=kind, append=False, use_lock_file=False) as database:
+    with connect(str(path), type="db", append=False, use_lock_file=False) as database:
         for frame in frames:
             atoms = frame.to_atoms()
             data = {**atoms.info}

@@ -16,6 +16,7 @@ import numpy as np
 from mlip.datasets import h5_schema as schema
 from mlip.datasets.digest import frame_digest
 from mlip.datasets.frames import Frame
+from mlip.datasets.write import scratch_name
 from mlip.errors import InputError
 
 _BUFFERED_ATOMS = 50_000
@@ -48,7 +49,7 @@ class H5Writer:
             raise InputError(
                 f"unknown attribute `{unknown[0]}`; known ones: {', '.join(schema.TEXT_ATTRIBUTES)}"
             )
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._temporary = scratch_name(self.path)
         self._extend = append and self.path.exists()
         self._stamp: tuple[int, int] | None = None
         self._file: Any = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mlip.datasets.formats import detect_format
 from mlip.datasets.frames import Frame
 from mlip.errors import InputError
 
-WRITABLE = ("extxyz", "hdf5", "ase-db", "ase-json")
+WRITABLE = ("extxyz", "hdf5", "ase-db")
 
 
 def write_frames(
@@ -26,9 +26,9 @@ def write_frames(
 
     Args:
         path: `.xyz`/`.extxyz` (labels under `REF_energy`, `REF_forces`, `REF_stress`; `.gz` too), `.h5`,
-            `.db` or `.json`.
+            or `.db`.
         frames: Frames.
-        format: Overrules the ending: "extxyz", "hdf5", "ase-db" or "ase-json".
+        format: Overrules the ending: "extxyz", "hdf5" or "ase-db".
         attributes: `level_of_theory`, `source`, `licence`: kept in HDF5 only.
 
     Returns:
@@ -39,8 +39,6 @@ def write_frames(
     """
     path = Path(path)
     kind = format or detect_format(path)
-    if kind == "mlearn" and format is None:
-        kind = "ase-json"
     if kind not in WRITABLE:
         raise InputError(
             f"{path}: cannot write the format {kind}; those that can be written: {', '.join(WRITABLE)}"
@@ -67,14 +65,19 @@ def write_frames(
                 return write_extxyz(out, frames)
         from mlip.datasets.ase_database import write_database
 
-        return write_database(scratch, frames, kind=kind.removeprefix("ase-"))
+        return write_database(scratch, frames)
+
+
+def scratch_name(path: Path) -> Path:
+    """A hidden name beside `path` that nothing else uses."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 @contextlib.contextmanager
 def temporary(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to, which takes its place at the end, or vanishes on an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch = scratch_name(path)
     try:
         yield scratch
         scratch.replace(path)

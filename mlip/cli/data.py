@@ -168,9 +168,7 @@ def split(
 @app.command("convert")
 def convert(
     source: DataFile,
-    target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="File to write: .xyz, .xyz.gz, .h5, .db, .json.")
-    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .xyz, .xyz.gz, .h5, .db.")],
     level_of_theory: Annotated[str, typer.Option(help="Kept in .h5, as wB97X-D/def2-TZVP.")] = "",
     licence: Annotated[str, typer.Option(help="Kept in .h5.")] = "",
     energy_key: EnergyKey = None,

@@ -252,6 +252,7 @@ def test_bad_isolated_atoms(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_isolated_atoms_in_a_training_file(tmp_path: Path) -> None:
-    text = "1\nconfig_type=IsolatedAtom mine=-13.5\nH 0 0 0\n2\nmine=-31\nH 0 0 0\nH 0 0 0.7\n1\nmine=0\nH 0 0 0\n"
+    marked, pair = "1\nconfig_type=IsolatedAtom mine=-13.5\nH 0 0 0\n", "2\nmine=-31\nH 0 0 0\nH 0 0 0.7\n"
+    text = f"{marked}{pair}1\nmine=0\nH 0 0 0\n"
     (tmp_path / "a.xyz").write_text(text)
     assert read_isolated_atoms(tmp_path / "a.xyz", keys=LabelKeys(energy="mine")) == {1: -13.5}
