@@ -269,7 +269,8 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(file=sys.stdout, markup=False, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 160
+    Console(file=sys.stdout, width=width, markup=False, highlight=False).print(table)
 
 
 def _print_json(value: dict[str, Any]) -> None:

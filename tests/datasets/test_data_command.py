@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mlip.cli import app
+from mlip.datasets import Frame, H5Dataset, frame_digest, read_frames, write_frames
+
+COMMANDS = ("info", "validate", "split", "convert")
+
+
+def _run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["data", *map(str, arguments)])
+
+
+def _json(*arguments: object, code: int = 0) -> dict[str, Any]:
+    result = _run(*arguments, "--json")
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def _arguments(command: str, file: Path) -> list[object]:
+    """A complete call of `command` on `file`."""
+    extra: dict[str, list[object]] = {
+        "split": ["--out-dir", file.parent / "parts", "--fractions", "0.5,0.5"],
+        "convert": [file.parent / "out.h5"],
+    }
+    return [command, file, *extra.get(command, [])]
+
+
+def test_info(xyz: Path, shared_data: Path) -> None:
+    text = _run("info", xyz).stdout
+    assert "energy: 2 of 2 frames, read from `energy` (2)" in text
+    assert "O (2 atoms)" in text
+    facts = _json("info", shared_data / "mlearn" / "Si" / "test.json")
+    assert (facts["frames"], facts["labelled"]["stress"]) == (25, 25)
+    assert facts["read"]["sources"]["energy"] == {"outputs.energy": 25}
+    assert facts["least_squares_e0"]["e0"]["Si"] == pytest.approx(-5.1, abs=0.3)
+
+
+def test_info_with_a_named_key(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text("1\nenergy=1 mine=-13.6\nH 0 0 0\n")
+    facts = _json("info", tmp_path / "a.xyz", "--energy-key", "mine")
+    assert facts["energy_per_atom"]["mean"] == -13.6
+    result = _run("info", tmp_path / "a.xyz", "--forces-key", "f")
+    assert result.exit_code == 2
+    assert "no frame has the forces key `f`; keys in the file: `energy`, `mine`" in result.stderr
+
+
+def test_validate_sound(shared_data: Path) -> None:
+    path = shared_data / "acac" / "train_300K.xyz"
+    atoms = shared_data / "acac" / "isolated_atoms.xyz"
+    facts = _json("validate", path, "--require", "energy,forces", "--isolated-atoms", atoms)
+    assert facts["valid"]
+    assert facts["findings"] == []
+    assert "nothing to remark" in _run("validate", path).stdout
+
+
+FAULTY = {
+    "NaN or infinity": "1\nenergy=nan\nH 0 0 0\n",
+    "atoms closer than 0.3 Å": "2\nenergy=1\nH 0 0 0\nH 0 0 0.1\n",
+    "periodic cell without volume": '1\nLattice="5 0 0 0 5 0 0 0 0" energy=1\nH 0 0 0\n',
+    "no energy": "1\nEnergie=1\nH 0 0 0\n",
+}
+
+
+@pytest.mark.parametrize("check", FAULTY)
+def test_validate_faulty(tmp_path: Path, check: str) -> None:
+    (tmp_path / "a.xyz").write_text(FAULTY[check])
+    result = _run("validate", tmp_path / "a.xyz", "--require", "energy")
+    assert result.exit_code == 2
+    assert check in " ".join(result.stdout.split())
+    assert result.stderr.startswith(
+        f"error: {tmp_path / 'a.xyz'}: 1 check failed, the first: {check} (1 frames;"
+    )
+    assert len(result.stderr.splitlines()) == 1
+    facts = _json("validate", tmp_path / "a.xyz", "--require", "energy", code=2)
+    assert [f["check"] for f in facts["findings"] if f["severity"] == "error"] == [check]
+    assert not facts["valid"]
+
+
+def test_convert_and_back(tmp_path: Path, water: Frame, crystal: Frame, bare: Frame) -> None:
+    write_frames(tmp_path / "a.xyz", [water, crystal, bare])
+    options = ["--level-of-theory", "PBE/def2-SVP", "--licence", "MIT"]
+    assert _json("convert", tmp_path / "a.xyz", tmp_path / "a.h5", *options)["frames"] == 3
+    assert H5Dataset(tmp_path / "a.h5").attributes["level_of_theory"] == "PBE/def2-SVP"
+    assert _run("convert", tmp_path / "a.h5", tmp_path / "a.db").exit_code == 0
+    assert "3 frames written" in _run("convert", tmp_path / "a.db", tmp_path / "b.xyz").stdout
+    assert (tmp_path / "a.xyz").read_text() == (tmp_path / "b.xyz").read_text()
+
+
+def test_convert_changes_units_and_names(tmp_path: Path, shared_data: Path) -> None:
+    source = shared_data / "rmd17" / "rmd17_aspirin_test_01.npz"
+    assert _run("convert", source, tmp_path / "a.xyz").exit_code == 0
+    frames = read_frames(tmp_path / "a.xyz")
+    assert frames.report.sources["energy"] == {"REF_energy": 1000}
+    with np.load(source) as raw:
+        assert frames[3].energy == pytest.approx(raw["energies"][3] * 0.0433641, rel=1e-6)
+
+
+def test_convert_says_what_it_drops(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1.5\n")
+    assert "not kept: `magmom`" in _run("convert", tmp_path / "a.xyz", tmp_path / "b.xyz").stdout
+
+
+def test_split_by_group(tmp_path: Path, shared_data: Path) -> None:
+    path = shared_data / "mlearn" / "Si" / "training.json.gz"
+    options = ["--out-dir", tmp_path / "a", "--fractions", "0.8,0.1,0.1", "--by", "group", "--seed", 3]
+    facts = _json("split", path, *options)
+    parts = [read_frames(p["file"]) for p in facts["parts"]]
+    assert [Path(p["file"]).name for p in facts["parts"]] == ["train.xyz", "valid.xyz", "test.xyz"]
+    assert sum(len(p) for p in parts) == 214
+    groups = [{f.group for f in p} for p in parts]
+    assert not groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2]
+    options[1] = tmp_path / "b"
+    again = _json("split", path, *options)
+    assert [p["data_hash"] for p in again["parts"]] == [p["data_hash"] for p in facts["parts"]]
+
+
+def test_split_into_hdf5(tmp_path: Path, shared_data: Path) -> None:
+    options = ["--out-dir", tmp_path, "--fractions", "0.6,0.4", "--suffix", "h5"]
+    assert _run("split", shared_data / "ethanol" / "train.xyz", *options).exit_code == 0
+    whole = {frame_digest(f) for f in read_frames(shared_data / "ethanol" / "train.xyz")}
+    parts = [{frame_digest(f) for f in H5Dataset(tmp_path / f"{n}.h5")} for n in ("train", "valid")]
+    assert parts[0] | parts[1] == whole
+    assert not parts[0] & parts[1]
+
+
+def _pickled(path: Path) -> None:
+    np.savez(path, z=np.array([1]), R=np.zeros((1, 1, 3)), x=np.array([{}], dtype=object))
+
+
+def _foreign_h5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["mine"] = np.zeros(3)
+
+
+BAD_FILES: dict[str, tuple[str, Any, str]] = {
+    "missing": ("none.xyz", None, "none.xyz: no such file"),
+    "ending": ("a.docx", "x", "cannot tell the format from the ending"),
+    "truncated": ("a.xyz", "3\nenergy=1\nH 0 0 0\nH 0 0 1\n", "announces 3 atoms but only 2 follow"),
+    "empty": ("a.xyz", "", "the file is empty"),
+    "element": ("a.xyz", "1\nenergy=1\nQq 0 0 0\n", "atom 0 is 'Qq', which is not the symbol of an element"),
+    "foreign h5": ("a.h5", _foreign_h5, "not of the polyad-frames layout (its top-level keys: `mine`)"),
+    "foreign npz": ("a.npz", lambda p: np.savez(p, a=np.zeros(2)), "has the keys `a`, but rMD17 has"),
+    "pickles": ("a.npz", _pickled, "holds pickled objects, which are refused"),
+    "broken json": ("a.json", "[{", "not complete JSON"),
+    "no database": ("a.db", "x" * 5000, "not an ASE database"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files(tmp_path: Path, command: str, case: str) -> None:
+    name, content, message = BAD_FILES[case]
+    path = tmp_path / name
+    if callable(content):
+        content(path)
+    elif content is not None:
+        path.write_text(content)
+    _assert_refused(command, path, message)
+
+
+@pytest.mark.parametrize("command", ["info", "split", "convert"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\nenergy=1\nH 0 nan 0\n", "frame 0 of .*: `positions` of atom 0 is NaN or infinite"),
+        (
+            "1\nProperties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0 0 nan 0\n",
+            "`forces` of atom 0 is NaN or infinite",
+        ),
+        ('1\nLattice="5 0 0 0 5 0 0 0 0" energy=1\nH 0 0 0\n', "the cell vectors there span no volume"),
+    ],
+)
+def test_unusable_frames(tmp_path: Path, command: str, text: str, message: str) -> None:
+    (tmp_path / "a.xyz").write_text(text)
+    _assert_refused(command, tmp_path / "a.xyz", message.replace("frame 0 of .*: ", ""))
+
+
+def _assert_refused(command: str, path: Path, message: str) -> None:
+    """Exit code 2, one line on stderr with the message, nothing on stdout, nothing written."""
+    before = set(path.parent.iterdir())
+    result = _run(*_arguments(command, path))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+    assert set(path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fractions", "0.8,x"], "`--fractions` is '0.8,x' but must be numbers, as 0.8,0.1,0.1"),
+        (["--fractions", "0.8,0.8"], "must be positive numbers adding up to at most 1"),
+        (["--by", "molecule"], "`by` is 'molecule' but must be 'frame' or 'group'"),
+        (["--by", "group"], "1 groups cannot be split into 3 parts"),
+        (["--suffix", ".docx", "--fractions", "0.5,0.5"], "cannot tell the format from the ending"),
+    ],
+)
+def test_bad_split_options(tmp_path: Path, xyz: Path, options: list[str], message: str) -> None:
+    result = _run("split", xyz, "--out-dir", tmp_path / "parts", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_json_is_all_there_is_on_stdout(xyz: Path) -> None:
+    """In a process of its own, so that nothing else can print."""
+    code = "from mlip.cli import main; main()"
+    command = [sys.executable, "-c", code, "data", "info", str(xyz), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["command"] == "data info"
+    assert done.stderr == ""
