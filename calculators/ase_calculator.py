@@ -166,9 +166,8 @@ class MLIPCalculator(Calculator):
                 raise InputError(
                     "stress was asked for but the cell has no volume: give three independent cell vectors"
                 )
-            self._stress_wanted = (
-                True  # cell filters ask for forces first and stress next: from now on give both at once
-            )
+            # cell filters ask for forces first and for the stress next: from now on give both at once
+            self._stress_wanted = True
         stress = self._stress_wanted and has_volume
         output = self.potential(self._neighbors.graph(self.atoms), forces=True, stress=stress)
         energy = output["energy"].item()

@@ -94,7 +94,6 @@ class SkinNeighbors:
         )
 
     def _build(self, atoms: Atoms) -> None:
-        self._list = None  # stays so if building fails
         self._list = build_graph(atoms, self.cutoff + self.skin, dtype=self.dtype).to(device=self.device)
         self.builds += 1
         self._numbers = atoms.numbers.copy()

@@ -196,6 +196,20 @@ def test_the_given_potential_is_left_alone(potential: Potential) -> None:
         assert torch.equal(weight, before[name])
 
 
+def test_its_own_weights_are_frozen(potential: Potential) -> None:
+    calculator = MLIPCalculator(potential)
+    assert not calculator.potential.training
+    assert not any(weight.requires_grad for weight in calculator.potential.parameters())
+
+
+def test_an_energy_that_is_not_finite_is_an_error(potential: Potential) -> None:
+    broken = copy.deepcopy(potential)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match="the energy of C2H6O is nan"):
+        MLIPCalculator(broken).get_potential_energy(rattled_ethanol())
+
+
 def test_torch_settings_are_left_alone(potential: Potential) -> None:
     def settings() -> tuple[object, ...]:
         return (

@@ -67,6 +67,16 @@ def test_small_moves_and_strains_keep_the_list() -> None:
     assert neighbors.builds == 2
 
 
+def test_two_atoms_that_meet_halfway() -> None:
+    """Each moves by less than the skin, both together by more."""
+    atoms = Atoms("H2", positions=[[0.0, 0.0, 0.0], [CUTOFF + 0.55, 0.0, 0.0]])
+    neighbors = SkinNeighbors(CUTOFF, skin=0.5)
+    assert neighbors.graph(atoms).num_edges == 0
+    atoms.positions[:, 0] += [0.3, -0.3]
+    check(neighbors.graph(atoms), atoms)
+    assert neighbors.graph(atoms).num_edges == 2
+
+
 def test_uniform_compression_brings_pairs_in() -> None:
     """Atoms follow the cell, so no atom moves against it, but distances shrink below the cutoff."""
     atoms = bulk("Si", cubic=True)
@@ -107,7 +117,7 @@ def test_no_skin_builds_whenever_something_moved() -> None:
     assert neighbors.builds == 2
 
 
-def test_a_failed_build_leaves_no_list_behind() -> None:
+def test_a_failed_build_does_no_harm() -> None:
     atoms = molecule("CH4")
     neighbors = SkinNeighbors(CUTOFF, skin=0.5)
     neighbors.graph(atoms)
