@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -72,10 +73,22 @@ COLUMNS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
 CHUNK_ROWS: Final = {"frames": 512, "atoms": 8192, "info": 16384}
 
 
+def library() -> ModuleType:
+    """The package h5py.
+
+    Raises:
+        InputError: It is not installed; says how to install it.
+    """
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise InputError('HDF5 files need the package h5py: pip install "polyad[train]"') from None
+    return h5py
+
+
 def create(file: h5py.File, attributes: dict[str, str], version: str) -> None:
     """Lay out an empty file."""
-    import h5py
-
+    h5py = library()
     file.attrs.update({"format": FORMAT, "version": VERSION, "frames": 0, "atoms": 0, "written_by": version})
     file.attrs["units"] = json.dumps(UNITS, ensure_ascii=False)
     for name in TEXT_ATTRIBUTES:
@@ -93,8 +106,7 @@ def open_checked(path: Path, mode: str = "r") -> h5py.File:
         FileNotFoundError: There is no such file.
         InputError: It is cut short, not HDF5, not of this layout, or of a later version.
     """
-    import h5py
-
+    h5py = library()
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -111,8 +123,7 @@ def open_checked(path: Path, mode: str = "r") -> h5py.File:
 
 
 def _check(file: h5py.File, path: Path) -> None:
-    import h5py
-
+    h5py = library()
     if _text(file.attrs.get("format")) != FORMAT:
         keys = ", ".join(f"`{k}`" for k in list(file)[:8]) or "none"
         raise InputError(

@@ -102,8 +102,7 @@ class H5Writer:
         self._extend = True
 
     def _begin(self) -> None:
-        import h5py
-
+        h5py = schema.library()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._extend:
             self._stamp = _stamp(self.path)

@@ -303,3 +303,10 @@ def test_empty_file_and_missing_file(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(InputError, match="not a complete HDF5 file"):
         read_frames(tmp_path / "text.h5")
+
+
+def test_without_h5py(path: Path, tmp_path: Path, water: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for action in (lambda: H5Dataset(path), lambda: write_frames(tmp_path / "a.h5", [water])):
+        with pytest.raises(InputError, match=r'need the package h5py: pip install "polyad\[train\]"'):
+            action()
