@@ -35,7 +35,7 @@ def train(
 
     settings = load_config(config, overrides or [])
     result = run_training(settings, resume=resume)
-    if result.reason in ("signal", "stop_after"):
+    if result.main and result.reason in ("signal", "stop_after"):
         where = f"{result.epoch} of {settings.max_epochs} epochs done"
         command = " ".join(
             ["mlip train", str(config), *(o for o in overrides or [] if not _stops(o)), "--resume"]

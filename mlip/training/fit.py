@@ -75,6 +75,7 @@ def fit(
         metrics = conclude(config, packed, model_file, device, say)
     return TrainingResult(
         finished=finished,
+        main=main,
         reason=stopping.reason,
         signal_number=stopping.signal_number,
         epoch=module.epoch,

@@ -132,8 +132,7 @@ class ProgressLine:
         done = epoch + batch / batches
         where = f"epoch {epoch + 1}/{self._max_epochs}  step {batch}/{batches}"
         text = f"{where}{self._errors}  {self._left(done)} left"
-        width = os.get_terminal_size(sys.stderr.fileno()).columns if self._tty else 80
-        sys.stderr.write("\r\x1b[K" + text[: max(20, width - 1)])
+        sys.stderr.write("\r\x1b[K" + text[: max(20, _width() - 1)])
         sys.stderr.flush()
         self._open = True
 
@@ -172,3 +171,11 @@ class ProgressLine:
         seconds = (time.monotonic() - self._started) / made * (self._max_epochs - done)
         hours, rest = divmod(int(seconds), 3600)
         return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+def _width() -> int:
+    """Columns of the terminal behind stderr."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return 80

@@ -35,19 +35,18 @@ class ErrorSums:
     @torch.no_grad()
     def add(self, output: Mapping[str, Tensor], batch: Batch) -> None:
         """Take in one batch; ``forces`` and ``stress`` of the output may be absent."""
-        error = output["energy"].detach() - batch.energy
-        errors = {"energy": error, "energy_per_atom": error / batch.atoms_per_structure}
-        if "forces" in output:
-            errors["forces"] = output["forces"].detach() - batch.forces
-        if "stress" in output:
-            errors["stress"] = output["stress"].detach() - batch.stress
+        labels = {"energy": batch.energy, "forces": batch.forces, "stress": batch.stress}
+        errors = {name: output[name].detach() - label for name, label in labels.items() if name in output}
+        errors["energy_per_atom"] = errors["energy"] / batch.atoms_per_structure
+        labels["energy_per_atom"] = batch.energy
         for row, name in enumerate(QUANTITIES):
             if name in errors:
-                self._sums[row] += _sums(errors[name])
+                self._sums[row] += _sums(errors[name], labels[name])
         if self.species and "forces" in errors:
             kinds = self._index[batch.graph.atomic_numbers]
             for i in range(len(self.species)):
-                self._sums[len(QUANTITIES) + i] += _sums(errors["forces"][kinds == i])
+                mine = kinds == i
+                self._sums[len(QUANTITIES) + i] += _sums(errors["forces"][mine], batch.forces[mine])
 
     def reduce(self) -> None:
         """Add up the sums of all processes."""
@@ -80,7 +79,7 @@ class ErrorSums:
         return out
 
 
-def _sums(error: Tensor) -> Float[Tensor, " 3"]:
-    known = ~torch.isnan(error)
+def _sums(error: Tensor, label: Tensor) -> Float[Tensor, " 3"]:
+    known = ~torch.isnan(label)
     value = torch.where(known, error, 0.0).double()
     return torch.stack([known.sum().double(), value.abs().sum(), value.square().sum()])

@@ -188,6 +188,7 @@ class TrainingModule(pl.LightningModule):
         if self.batches_done:
             seconds += time.monotonic() - self._epoch_started
         return {
+            "data_hash": self.potential.metadata.get("data_hash", ""),
             "epoch": self.epoch,
             "batches_done": self.batches_done,
             "step": self.step,

@@ -55,6 +55,7 @@ class TrainingResult:
     """How a run ended.
 
     Attributes:
+        main: Whether this is the process that writes and speaks.
         finished: Whether all epochs are done, or the run stopped on its own terms (early stopping, time).
         reason: Why it stopped early, or empty.
         signal_number: Of the signal that stopped it, or 0.
@@ -63,6 +64,7 @@ class TrainingResult:
         metrics: Errors of these weights on ``train``, ``valid`` and the tests; empty unless finished.
     """
 
+    main: bool
     finished: bool
     reason: str
     signal_number: int
@@ -112,6 +114,12 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
     species = collect_species(frames.train, config.data.species)
     for name, part in {"validation": frames.valid, **frames.tests}.items():
         check_species(part, species, name)
+    digest = data_hash(frames.train)
+    if state is not None and state["data_hash"] != digest:
+        raise InputError(
+            "the training frames are not those that the run was started with (the hashes differ); "
+            "restore the data, or start a new run in another `output` folder"
+        )
     e0s = reference_energies(config.e0s, species, frames.train, frames.isolated)
     packed = pack_all(frames, config)
     statistics = measure(packed.train, e0s)
@@ -121,7 +129,7 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
     )
     torch.manual_seed(config.seed)
     potential = make_potential(config, species=species, e0s=e0s, statistics=statistics)
-    potential.metadata["data_hash"] = data_hash(frames.train)
+    potential.metadata["data_hash"] = digest
     potential.to(device)
     if state is not None:
         _restore_random(last)

@@ -1,0 +1,82 @@
+"""The data section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlip.datasets import Frame
+from mlip.datasets.write import write_frames
+from mlip.errors import InputError
+from mlip.training.config import Data
+from mlip.training.data import check_species, data_hash, read_training_frames
+from mlip.training.loss import Labels
+
+BOTH = Labels(energy=True, forces=True, stress=False)
+
+
+def read(data: Data, labels: Labels = BOTH):
+    lines: list[str] = []
+    return read_training_frames(data, labels, lines.append), lines
+
+
+def test_validation_frames_are_held_out(data_file: Path) -> None:
+    found, lines = read(Data(train=data_file, valid=4))
+    assert (len(found.train), len(found.valid)) == (19, 4)
+    seeds = [f.info["seed"] for f in [*found.train, *found.valid]]
+    assert sorted(seeds) == list(range(23))
+    again, _ = read(Data(train=data_file, valid=4))
+    assert [f.info["seed"] for f in again.valid] == [f.info["seed"] for f in found.valid]
+    other, _ = read(Data(train=data_file, valid=4, split_seed=1))
+    assert [f.info["seed"] for f in other.valid] != [f.info["seed"] for f in found.valid]
+    assert any("energy: 23 of 23 frames, read from" in line for line in lines)
+
+
+def test_files_fractions_and_fewer_frames(data_file: Path) -> None:
+    found, _ = read(Data(train=data_file, valid=data_file, test={"hot": data_file}, max_frames=10))
+    assert (len(found.train), len(found.valid), len(found.tests["hot"])) == (10, 23, 23)
+    found, _ = read(Data(train=data_file, valid=0.25, max_frames=8))
+    assert (len(found.train), len(found.valid)) == (6, 2)
+    assert list(Data(train=data_file, valid=1, test=[data_file]).test_files()) == ["frames"]
+
+
+def test_isolated_atoms_are_set_aside(tmp_path: Path, frames: list[Frame]) -> None:
+    path = tmp_path / "with_atoms.xyz"
+    one = Frame(np.zeros((1, 3)), np.array([1]), energy=-13.5, info={"config_type": "IsolatedAtom"})
+    write_frames(path, [one, *frames])
+    found, _ = read(Data(train=path, valid=3))
+    assert len(found.train) + len(found.valid) == 23
+    assert [f.energy for f in found.isolated] == [-13.5]
+
+
+def test_refusals(tmp_path: Path, data_file: Path, frames: list[Frame]) -> None:
+    with pytest.raises(InputError, match=r"data file '.*none\.xyz' does not exist"):
+        read(Data(train=tmp_path / "none.xyz", valid=1))
+    with pytest.raises(InputError, match=r"`data\.valid` is 23 but .* has 23 frames"):
+        read(Data(train=data_file, valid=23))
+    with pytest.raises(InputError, match=r"no frame has a stress, but `loss\.stress` is above 0"):
+        read(Data(train=data_file, valid=1), Labels(energy=True, forces=True, stress=True))
+    with pytest.raises(InputError, match="no frame has the energy key `dft`"):
+        read(Data.model_validate({"train": data_file, "valid": 1, "keys": {"energy": "dft"}}))
+    bare = tmp_path / "bare.xyz"
+    write_frames(bare, [Frame(f.positions, f.atomic_numbers, energy=f.energy) for f in frames])
+    with pytest.raises(InputError, match="23 of 23 frames have no forces"):
+        read(Data(train=bare, valid=1))
+    energies_only, _ = read(Data(train=bare, valid=1), Labels(energy=True, forces=False, stress=False))
+    assert len(energies_only.train) == 22
+
+
+def test_unknown_species(frames: list[Frame]) -> None:
+    check_species(frames, (1, 8), "hot")
+    with pytest.raises(
+        InputError, match=r"hot: frame 0 contains O, but the training data only has H, C; add"
+    ):
+        check_species(frames, (1, 6), "hot")
+
+
+def test_hash_sees_labels(frames: list[Frame]) -> None:
+    changed = [*frames[:-1], Frame(frames[-1].positions, frames[-1].atomic_numbers, energy=0.0)]
+    assert data_hash(frames) == data_hash(list(frames))
+    assert data_hash(frames) != data_hash(changed)
