@@ -67,10 +67,10 @@ def _some(arrays: dict[str, Any]) -> str:
 def _load(path: Path) -> dict[str, Any]:
     """Arrays of numbers and text; an array of pickled objects is refused by `numpy`."""
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise InputError(f"{path}: holds one bare array, not the named arrays of an .npz file")
-        with file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(f"{path}: holds one bare array, not the named arrays of an .npz file")
             return {name: file[name] for name in file.files}
     except zipfile.BadZipFile as error:
         raise InputError(f"{path}: not a complete .npz file ({error})") from error
