@@ -128,7 +128,7 @@ class Potential(nn.Module):
         if vectors.shape[0] == 0 or not node_energy.requires_grad:
             return torch.zeros_like(vectors)
         (gradient,) = torch.autograd.grad(
-            node_energy, vectors, torch.ones_like(node_energy), create_graph=create_graph, allow_unused=True
+            node_energy.sum(), vectors, create_graph=create_graph, allow_unused=True
         )
         return torch.zeros_like(vectors) if gradient is None else gradient
 

@@ -54,6 +54,15 @@ class SphereShape(ctypes.Structure):
     ] + [("species", ctypes.c_void_p)]
 
 
+class EdgeShape(ctypes.Structure):
+    """Mirror of `MlipEdgeShape` in `src/edge_basis.h`."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("edges", "degrees", "intervals", "threads")] + [
+        ("cutoff", ctypes.c_double),
+        ("polynomials", ctypes.c_void_p),
+    ]
+
+
 def library_path() -> Path | None:
     """Where the compiled kernels lie, or None where the package was installed without them."""
     for folder in mlip.kernels.__path__:
@@ -76,7 +85,7 @@ def load_library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(str(path))
     library.mlip_isa.restype = ctypes.c_char_p
     library.mlip_set_isa.argtypes = [ctypes.c_char_p]
-    message, sphere = ctypes.POINTER(MessageShape), ctypes.POINTER(SphereShape)
+    message, sphere, edge = (ctypes.POINTER(s) for s in (MessageShape, SphereShape, EdgeShape))
     for dtype in SUFFIX.values():
         for name, shape, pointers in (
             ("message", message, 6),
@@ -85,6 +94,9 @@ def load_library() -> ctypes.CDLL | None:
             ("sphere_product", sphere, 6),
             ("sphere_product_backward", sphere, 9),
             ("sphere_product_double_backward", sphere, 13),
+            ("edge_basis", edge, 4),
+            ("edge_basis_backward", edge, 4),
+            ("edge_basis_double_backward", edge, 7),
         ):
             function = getattr(library, f"mlip_{name}_{dtype}")
             function.argtypes = [shape] + [ctypes.c_void_p] * pointers

@@ -1,10 +1,12 @@
-"""The message operator in plain PyTorch: the oracle, slow and differentiable to any order."""
+"""The kernels in plain PyTorch: the oracle, slow and differentiable to any order."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from mlip.o3.harmonics import spherical_harmonics
 
 
 def degree_of_harmonic(degrees: int, device: torch.device | None = None) -> Int[Tensor, " harmonics"]:
@@ -53,3 +55,21 @@ def sphere_product(
     for j in range(correlation - 2, -1, -1):
         product = f[j] * (product + w[j])
     return torch.matmul(from_points, product)
+
+
+def edge_basis(
+    vectors: Float[Tensor, "edges 3"],
+    polynomials: Float[Tensor, "6 6"],
+    cutoff: float,
+    intervals: int,
+    lmax: int,
+) -> tuple[Float[Tensor, "edges harmonics"], Float[Tensor, "edges 6"], Int[Tensor, " edges"]]:
+    """See `mlip.kernels.edge_basis`."""
+    r = vectors.norm(dim=-1)
+    u = r * (intervals / cutoff)
+    interval = u.detach().floor().clamp(0, intervals - 1)
+    f = (u - interval).unsqueeze(-1)
+    powers = torch.cat([torch.ones_like(f), f, f**2, f**3, f**4, f**5], dim=-1)
+    inside = (r < cutoff).to(r.dtype).unsqueeze(-1)
+    beta = torch.where(inside > 0, powers @ polynomials.to(r.dtype), torch.zeros_like(inside))
+    return spherical_harmonics(vectors, lmax), beta, interval.long()

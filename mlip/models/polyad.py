@@ -22,7 +22,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mlip.errors import InputError
-from mlip.kernels.edges import edge_basis
 from mlip.kernels.message import message
 from mlip.models.base import Model, ModelConfig
 from mlip.nn.linear import EquivariantLinear
@@ -199,7 +198,7 @@ class Polyad(Model):
     ) -> dict[str, Tensor]:
         """See `Model.forward`; also returns `node_features`, (atoms, channels), the last scalars."""
         species = self.species_index.index_select(0, atomic_numbers)
-        y, beta, interval = edge_basis(edge_vectors, self.basis, self.config.lmax)
+        y, beta, interval = self.basis(edge_vectors, self.config.lmax)
         pair = species.index_select(0, receivers) * len(self.config.species) + species.index_select(0, senders)
         row = pair * self.basis.rows + interval
         h = self.embedding.index_select(0, species).unsqueeze(1)

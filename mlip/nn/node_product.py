@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mlip.kernels.sphere_product import sphere_product
 from mlip.nn.linear import EquivariantLinear
 from mlip.o3.constants import ConstantModule
-from mlip.o3.decompositions import lebedev
+from mlip.o3.gaunt import lebedev
 from mlip.o3.harmonics import spherical_harmonics
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mlip.kernels.edge_basis import edge_basis
 from mlip.o3.constants import ConstantModule
 
 ORDER = 6
@@ -67,17 +68,11 @@ class SplineBasis(ConstantModule):
         """Centre of each function that is kept, Å; the first ones lie at or below zero."""
         return (torch.arange(self.num_intervals, dtype=torch.float64) - 2.0) * self.cutoff / self.num_intervals
 
-    def forward(self, r: Float[Tensor, " edges"]) -> tuple[Float[Tensor, "edges 6"], Int[Tensor, " edges"]]:
-        """Values of the six functions at each distance, and the index of the first of them.
-
-        Distances beyond the cutoff (skin edges) give the all-zero end of the table.
-        """
-        u = r * (self.num_intervals / self.cutoff)
-        interval = u.detach().floor().clamp(0, self.num_intervals - 1)
-        f = (u - interval).clamp(max=1.0)
-        powers = torch.stack([torch.ones_like(f), f, f**2, f**3, f**4, f**5], dim=-1)
-        inside = (r < self.cutoff).to(r.dtype)
-        return (powers @ self.polynomials) * inside[:, None], interval.long()
+    def forward(
+        self, vectors: Float[Tensor, "edges 3"], lmax: int
+    ) -> tuple[Float[Tensor, "edges harmonics"], Float[Tensor, "edges 6"], Int[Tensor, " edges"]]:
+        """Harmonics, the six splines that are not zero at each length, and the index of the first of them."""
+        return edge_basis(vectors, self.polynomials, self.cutoff, self.num_intervals, lmax)
 
 
 def bessel(r: Float[Tensor, " n"], cutoff: float, num: int) -> Float[Tensor, "n {num}"]:

@@ -84,6 +84,23 @@ extern "C" {
                                                                    gweight);                              \
   }
 
+#define MLIP_DEFINE_EDGES(T, NAME)                                                                         \
+  int mlip_edge_basis_##NAME(const MlipEdgeShape* s, const T* vectors, T* y, T* beta, int64_t* interval) { \
+    return mlip::chosen.table->NAME.edge_basis(s, vectors, y, beta, interval);                            \
+  }                                                                                                       \
+  int mlip_edge_basis_backward_##NAME(const MlipEdgeShape* s, const T* gy, const T* gbeta,                \
+                                      const T* vectors, T* gvectors) {                                    \
+    return mlip::chosen.table->NAME.edge_basis_backward(s, gy, gbeta, vectors, gvectors);                 \
+  }                                                                                                       \
+  int mlip_edge_basis_double_backward_##NAME(const MlipEdgeShape* s, const T* dvectors, const T* gy,      \
+                                             const T* gbeta, const T* vectors, T* ggy, T* ggbeta,         \
+                                             T* gvectors) {                                               \
+    return mlip::chosen.table->NAME.edge_basis_double_backward(s, dvectors, gy, gbeta, vectors, ggy,      \
+                                                               ggbeta, gvectors);                         \
+  }
+
+MLIP_DEFINE_EDGES(float, f32)
+MLIP_DEFINE_EDGES(double, f64)
 MLIP_DEFINE_SPHERE(float, f32)
 MLIP_DEFINE_SPHERE(double, f64)
 MLIP_DEFINE(float, f32)

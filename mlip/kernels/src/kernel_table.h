@@ -1,5 +1,6 @@
 // Function pointers of one instruction set's build.
 #pragma once
+#include "edge_basis.h"
 #include "message.h"
 #include "sphere_product.h"
 
@@ -17,6 +18,9 @@ struct Kernels {
                                  const T*, T*, T*, T*);
   int (*sphere_product_double_backward)(const MlipSphereShape*, const T*, const T*, const T*, const T*,
                                         const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*);
+  int (*edge_basis)(const MlipEdgeShape*, const T*, T*, T*, int64_t*);
+  int (*edge_basis_backward)(const MlipEdgeShape*, const T*, const T*, const T*, T*);
+  int (*edge_basis_double_backward)(const MlipEdgeShape*, const T*, const T*, const T*, const T*, T*, T*, T*);
 };
 
 struct KernelTable {
