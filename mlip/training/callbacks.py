@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -22,9 +23,13 @@ from mlip.training.state import save_state
 SYNCHRONISE_EVERY = 10
 """Steps between two looks at whether another process wants to stop."""
 
+PATIENCE = 5.0
+"""Seconds in which further signals are taken for echoes of the first: ``torchrun`` passes on what the terminal
+has already sent to every process."""
+
 
 class EpochEnd(pl.Callback):
-    """After a complete epoch: validation, logs, best model, checkpoint. After an incomplete one: checkpoint.
+    """After a complete epoch: validation, logs, best model, checkpoint; after an incomplete one: checkpoint.
 
     Args:
         config: The run.
@@ -103,7 +108,7 @@ class EpochEnd(pl.Callback):
 class Stopping(pl.Callback):
     """Ends the run early: on SIGINT or SIGTERM, out of time, without improvement, after ``stop_after``.
 
-    A first signal lets the step finish; a second one acts as if there were no handler.
+    A first signal lets the step finish; one that comes ``PATIENCE`` later acts as if there were no handler.
 
     Attributes:
         reason: ``signal``, ``max_time``, ``early_stopping``, ``stop_after``, or empty.
@@ -115,6 +120,8 @@ class Stopping(pl.Callback):
     def __init__(self, config: TrainConfig, *, world_size: int) -> None:
         self.reason = ""
         self.signal_number = 0
+        self._signalled = 0.0
+        self._agreed = False
         self._config = config
         self._world_size = world_size
         self._old: dict[int, Any] = {}
@@ -157,8 +164,6 @@ class Stopping(pl.Callback):
         """Give the signals back."""
         self._restore()
 
-    _agreed = False
-
     def _agree(self, module: TrainingModule) -> None:
         """All processes stop at the same step, or they would wait for each other for ever."""
         if module.step % SYNCHRONISE_EVERY and not module.epoch_is_complete:
@@ -182,8 +187,12 @@ class Stopping(pl.Callback):
         return bool(self.reason)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.reason, self.signal_number = "signal", number
-        self._restore()
+        now = time.monotonic()
+        if self.signal_number == 0:
+            self.reason, self.signal_number, self._signalled = "signal", number, now
+        elif now - self._signalled > PATIENCE:
+            self._restore()
+            os.kill(os.getpid(), number)
 
     def _restore(self) -> None:
         for number, handler in self._old.items():

@@ -93,6 +93,12 @@ def _read(path: Path, config: Data, labels: Labels, say: Callable[[str], None]) 
             f"{path}: no frame has a stress, but `loss.stress` is above 0; set it to 0, or name the stress "
             "with `data.keys.stress` or `data.keys.virial`"
         )
+    flat = next((i for i, f in enumerate(frames) if f.volume == 0.0 and not f.is_isolated_atom), None)
+    if labels.stress and flat is not None:
+        raise InputError(
+            f"{path}: frame {flat} has no cell and therefore no stress, but `loss.stress` is above 0; "
+            "set it to 0, or leave such frames out"
+        )
     return frames
 
 

@@ -69,6 +69,7 @@ class Evaluation:
     def as_json(self) -> dict[str, object]:
         """Plain values."""
         return {
+            "command": "evaluate",
             "model": self.model,
             "data": str(self.data),
             "frames": self.frames,
@@ -107,11 +108,13 @@ def evaluate_file(request: Request, *, say: Callable[[str], None]) -> Evaluation
     for line in frames.report.lines():
         say(line)
     _check(frames, potential.species, request.data)
-    stress = any(f.stress is not None for f in frames) and all(f.volume > 0 for f in frames)
-    labels = Labels(energy=True, forces=True, stress=stress)
     packed = pack(frames, potential.cutoff, dtype=DTYPES[request.dtype], source=str(request.data)).to(device)
     predictions, metrics = predict(
-        potential, packed, batch_size=request.batch_size, labels=labels, species=potential.species
+        potential,
+        packed,
+        batch_size=request.batch_size,
+        labels=Labels(energy=True, forces=True, stress=packed.has_stress),
+        species=potential.species,
     )
     if request.out is not None:
         _write(frames, predictions, request.out)

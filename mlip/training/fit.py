@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 
 from mlip.checkpoint import load_potential, save_potential
@@ -68,7 +69,11 @@ def fit(
         trainer = make_trainer(config, processes, device, [ending, stopping])
         done = dict.fromkeys(("ready", "started", "processed", "completed"), module.epoch)
         trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
-        trainer.fit(module)
+        try:
+            trainer.fit(module)
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
     finished = stopping.reason not in ("signal", "stop_after")
     metrics: dict[str, dict[str, float]] = {}
     if main and finished and model_file.is_file():
@@ -135,15 +140,13 @@ def conclude(
 ) -> dict[str, dict[str, float]]:
     """Errors of the best weights on every set of frames, written to model, report and terminal."""
     potential = load_potential(model_file, device=str(device), dtype=DTYPES[config.dtype])
-    labels = Labels.of(config.loss)
-    shown = Labels(energy=True, forces=True, stress=labels.stress)
     sets = {"train": packed.train, "valid": packed.valid, **packed.tests}
     results = {
         name: predict(
             potential,
             data.to(device),
             batch_size=config.valid_batch_size,
-            labels=shown,
+            labels=Labels(energy=True, forces=True, stress=data.has_stress),
             species=potential.species,
         )
         for name, data in sets.items()

@@ -105,7 +105,7 @@ class TrainingModule(pl.LightningModule):
             batch.graph, forces=self.labels.forces, stress=self.labels.stress, create_graph=True
         )
         loss = batch_loss(output, batch, weights, self.config.loss)
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad()
         self.manual_backward(loss * self._world_size)
         if self.config.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters_list, self.config.gradient_clip)

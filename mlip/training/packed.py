@@ -89,6 +89,11 @@ class PackedFrames:
         """Where the tensors are."""
         return self.positions.device
 
+    @property
+    def has_stress(self) -> bool:
+        """Whether there are stresses to compare with, and a cell everywhere to compute one."""
+        return bool(self.stress.isfinite().any()) and bool((torch.linalg.det(self.cell) != 0).all())
+
     def to(self, device: torch.device | str) -> PackedFrames:
         """The same data on another device."""
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}

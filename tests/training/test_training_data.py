@@ -51,13 +51,17 @@ def test_isolated_atoms_are_set_aside(tmp_path: Path, frames: list[Frame]) -> No
     assert [f.energy for f in found.isolated] == [-13.5]
 
 
-def test_refusals(tmp_path: Path, data_file: Path, frames: list[Frame]) -> None:
+def test_refusals(tmp_path: Path, data_file: Path, frames: list[Frame], crystals: list[Frame]) -> None:
     with pytest.raises(InputError, match=r"data file '.*none\.xyz' does not exist"):
         read(Data(train=tmp_path / "none.xyz", valid=1))
     with pytest.raises(InputError, match=r"`data\.valid` is 23 but .* has 23 frames"):
         read(Data(train=data_file, valid=23))
     with pytest.raises(InputError, match=r"no frame has a stress, but `loss\.stress` is above 0"):
         read(Data(train=data_file, valid=1), Labels(energy=True, forces=True, stress=True))
+    mixed = tmp_path / "mixed.xyz"
+    write_frames(mixed, [*crystals, *frames])
+    with pytest.raises(InputError, match=r"frame 7 has no cell and therefore no stress, but `loss\.stress`"):
+        read(Data(train=mixed, valid=1), Labels(energy=True, forces=True, stress=True))
     with pytest.raises(InputError, match="no frame has the energy key `dft`"):
         read(Data.model_validate({"train": data_file, "valid": 1, "keys": {"energy": "dft"}}))
     bare = tmp_path / "bare.xyz"
