@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mlip.kernels import reference
-from mlip.kernels.library import SUFFIX, EdgeShape, load_library
+from mlip.kernels.library import SUFFIX, EdgeShape, load_library, usable
 
 _MAX_DEGREES = 6
 
@@ -146,6 +146,6 @@ def edge_basis(
     The compiled kernel gives first and second derivatives; for higher ones use
     `mlip.kernels.reference.edge_basis`.
     """
-    if not supported(vectors, lmax):
+    if not (supported(vectors, lmax) and usable()):
         return reference.edge_basis(vectors, polynomials, cutoff, intervals, lmax)
     return torch.ops.mlip.edge_basis(vectors, polynomials, cutoff, intervals, lmax)

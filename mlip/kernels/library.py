@@ -104,6 +104,21 @@ def load_library() -> ctypes.CDLL | None:
     return library
 
 
+@lru_cache(maxsize=1)
+def usable() -> bool:
+    """Whether there are compiled kernels; at its first call they must prove themselves.
+
+    Raises:
+        KernelMismatch: a kernel does not give the numbers of the reference on this machine.
+    """
+    if load_library() is None:
+        return False
+    from mlip.kernels.verification import verify
+
+    verify()
+    return True
+
+
 def instruction_set() -> str:
     """The build of the kernels in use: "avx512", "avx2", "generic", or "none" if not compiled."""
     library = load_library()
@@ -119,3 +134,4 @@ def set_instruction_set(name: str) -> None:
     library = load_library()
     if library is None or library.mlip_set_isa(name.encode()) != 0:
         raise ValueError(f"kernels for {name!r} cannot run here; in use: {instruction_set()!r}")
+    usable.cache_clear()

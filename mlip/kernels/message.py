@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mlip.kernels import reference
-from mlip.kernels.library import SUFFIX, MessageShape, load_library
+from mlip.kernels.library import SUFFIX, MessageShape, load_library, usable
 
 _MAX_DEGREES, _MAX_BASIS = 5, 64
 
@@ -178,6 +178,6 @@ def message(
     The compiled kernel gives first and second derivatives; for higher ones use
     `mlip.kernels.reference.message`.
     """
-    if not supported(a, table, beta):
+    if not (supported(a, table, beta) and usable()):
         return reference.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)
     return torch.ops.mlip.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mlip.kernels import reference
-from mlip.kernels.library import SUFFIX, SphereShape, load_library
+from mlip.kernels.library import SUFFIX, SphereShape, load_library, usable
 
 _COMPILED_CORRELATIONS, _COMPILED_DEGREES = (2, 3), (2, 3, 4)
 
@@ -159,6 +159,6 @@ def sphere_product(
     The compiled kernel gives first and second derivatives; for higher ones use
     `mlip.kernels.reference.sphere_product`.
     """
-    if not supported(a, scale):
+    if not (supported(a, scale) and usable()):
         return reference.sphere_product(a, scale, weight, to_points, from_points, species)
     return torch.ops.mlip.sphere_product(a, scale, weight, to_points, from_points, species)

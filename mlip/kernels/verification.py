@@ -1,0 +1,119 @@
+"""The compiled kernels against the reference, on this machine: values, first and second derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from mlip.kernels import reference
+from mlip.kernels.library import instruction_set
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
+"""Largest accepted difference, relative to the largest number of each result."""
+
+Operator = Callable[..., Any]
+
+
+class KernelMismatch(RuntimeError):
+    """A compiled kernel does not give the numbers of the reference."""
+
+
+def _cases(dtype: torch.dtype) -> list[tuple[str, Operator, Operator, list[Tensor], tuple[Any, ...]]]:
+    """Small problems: name, compiled operator, reference, differentiable operands, other operands."""
+    generator = torch.Generator().manual_seed(20)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    def index(high: int, n: int) -> Tensor:
+        return torch.randint(0, high, (n,), generator=generator)
+
+    nodes, edges, channels, points, degrees, basis = 7, 40, 20, 9, 3, 6
+    row, senders, receivers = index(10 - basis, edges), index(nodes, edges), index(nodes, edges).sort().values
+    graph = (row, senders, receivers, nodes)
+    operands = [normal(nodes, points, channels), normal(edges, degrees**2), normal(edges, basis), normal(10, degrees, channels)]  # fmt: skip
+    scalars = [normal(nodes, 1, channels), *operands[1:]]
+    sphere = [normal(nodes, degrees**2, channels), normal(2, 3, degrees, channels), normal(2, 3, channels)]
+    rule = (normal(points, degrees**2), normal(4, points), index(2, nodes))
+    ops = torch.ops.mlip
+    return [
+        ("message", ops.message, reference.message, operands, (normal(points, degrees**2), *graph)),
+        ("message of scalars", ops.message, reference.message, scalars, (torch.eye(degrees**2, dtype=dtype), *graph)),
+        ("sphere_product", ops.sphere_product, reference.sphere_product, sphere, rule),
+        ("edge_basis", ops.edge_basis, reference.edge_basis, [normal(edges, 3) * 2], (normal(6, 6), 5.0, 8, 3)),
+    ]
+
+
+def _derivatives(function: Operator, operands: list[Tensor], others: tuple[Any, ...]) -> list[Tensor]:
+    """Values, first and second derivatives along fixed directions."""
+    generator = torch.Generator().manual_seed(21)
+
+    def directions(tensors: list[Tensor]) -> list[Tensor]:
+        return [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in tensors]
+
+    with torch.enable_grad():
+        inputs = [t.clone().requires_grad_() for t in operands]
+        output = function(*inputs, *others)
+        values = [v for v in (output if isinstance(output, tuple) else (output,)) if v.is_floating_point()]
+        cotangents = [t.requires_grad_() for t in directions(values)]
+        first = torch.autograd.grad(values, inputs, cotangents, create_graph=True)
+        along = sum((g * d).sum() for g, d in zip(first, directions(list(first)), strict=True))
+        second = torch.autograd.grad(along, inputs + cotangents, allow_unused=True)
+    return [t.detach() for t in (*values, *first, *second) if t is not None]
+
+
+def self_test() -> dict[str, Any]:
+    """Compare every compiled kernel with its reference.
+
+    Returns:
+        `ok`, `instruction_set`, and `kernels`: for each kernel and type its largest relative
+        difference, `difference`, the `tolerance`, and the two numbers that differ most.
+    """
+    import mlip.kernels.edge_basis
+    import mlip.kernels.message
+    import mlip.kernels.sphere_product  # noqa: F401
+
+    results: list[dict[str, Any]] = []
+    chosen = instruction_set()
+    if chosen == "none":
+        return {"ok": True, "instruction_set": chosen, "kernels": results}
+    with _disable_current_modes():
+        for dtype, tolerance in TOLERANCE.items():
+            for name, compiled, oracle, operands, others in _cases(dtype):
+                pairs = zip(
+                    _derivatives(compiled, operands, others), _derivatives(oracle, operands, others), strict=True
+                )
+                worst: tuple[float, float, float] = (0.0, 0.0, 0.0)
+                for got, expected in pairs:
+                    error = (got - expected).abs() / expected.abs().max().clamp(min=1e-30)
+                    at = int(error.argmax())
+                    value = float(error.view(-1)[at])
+                    if not value <= worst[0]:
+                        worst = (value, float(got.reshape(-1)[at]), float(expected.reshape(-1)[at]))
+                results.append(
+                    {
+                        "kernel": name,
+                        "dtype": str(dtype).removeprefix("torch."),
+                        "difference": worst[0],
+                        "tolerance": tolerance,
+                        "compiled": worst[1],
+                        "reference": worst[2],
+                        "ok": worst[0] <= tolerance,
+                    }
+                )
+    return {"ok": all(r["ok"] for r in results), "instruction_set": chosen, "kernels": results}
+
+
+def verify() -> None:
+    """Raise `KernelMismatch` where a compiled kernel differs from its reference."""
+    for result in self_test()["kernels"]:
+        if not result["ok"]:
+            raise KernelMismatch(
+                f"the compiled kernel {result['kernel']} ({result['dtype']}, {instruction_set()}) gives "
+                f"{result['compiled']!r} where the reference gives {result['reference']!r}; "
+                "please report this with the output of `mlip doctor`"
+            )
