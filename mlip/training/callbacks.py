@@ -24,7 +24,7 @@ SYNCHRONISE_EVERY = 10
 """Steps between two looks at whether another process wants to stop."""
 
 PATIENCE = 5.0
-"""Seconds in which further signals are taken for echoes of the first: ``torchrun`` passes on what the terminal
+"""Seconds in which further signals are taken for echoes of the first: ``torchrun`` passes on what a terminal
 has already sent to every process."""
 
 

@@ -50,6 +50,8 @@ def test_the_saved_model_is_the_one_of_the_metrics(settings: dict[str, Any], dat
     settings["data"]["test"] = str(data_file)
     result = train(settings, metadata={"level_of_theory": "springs"})
     assert result.model is not None
+    best = min(CsvLog(result.model.parent / "log.csv").read(), key=lambda row: row["valid_loss"])
+    assert result.metrics["valid"]["forces_rmse"] == pytest.approx(best["valid_forces_rmse"], rel=1e-6)
     header = read_header(result.model)
     assert header["level_of_theory"] == "springs"
     assert header["data_hash"].startswith("sha256:")
@@ -117,6 +119,8 @@ def test_out_of_time_in_the_middle_of_an_epoch(
     assert (state["epoch"], state["batches_done"]) == (0, 1)
     train(settings, resume=True)
     assert state_differences(tmp_path / "whole", tmp_path / "run") == []
+    logs = [CsvLog(tmp_path / name / "log.csv").read() for name in ("whole", "run")]
+    assert [row["train_forces_rmse"] for row in logs[0]] == [row["train_forces_rmse"] for row in logs[1]]
 
 
 def test_early_stopping(settings: dict[str, Any]) -> None:

@@ -51,6 +51,14 @@ def test_isolated_atoms_are_set_aside(tmp_path: Path, frames: list[Frame]) -> No
     assert [f.energy for f in found.isolated] == [-13.5]
 
 
+def test_isolated_atoms_need_no_cell(tmp_path: Path, crystals: list[Frame]) -> None:
+    path = tmp_path / "with_atoms.xyz"
+    one = Frame(np.zeros((1, 3)), np.array([1]), energy=-13.5, info={"config_type": "IsolatedAtom"})
+    write_frames(path, [one, *crystals])
+    found, _ = read(Data(train=path, valid=2), Labels(energy=True, forces=True, stress=True))
+    assert len(found.train) == 5
+
+
 def test_refusals(tmp_path: Path, data_file: Path, frames: list[Frame], crystals: list[Frame]) -> None:
     with pytest.raises(InputError, match=r"data file '.*none\.xyz' does not exist"):
         read(Data(train=tmp_path / "none.xyz", valid=1))
