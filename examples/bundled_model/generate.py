@@ -150,13 +150,14 @@ def main() -> None:
         "--scale", type=float, default=1.0, help="factor on the numbers of molecules and pairs"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--shards", type=int, help="pack only the first so many shards")
     arguments = parser.parse_args()
     if arguments.command == "label":
         label(arguments.out, seed=arguments.seed, scale=arguments.scale, workers=arguments.workers)
     else:
         from pack import pack
 
-        pack(arguments.out)
+        pack(arguments.out, first=arguments.shards)
 
 
 if __name__ == "__main__":

@@ -85,10 +85,15 @@ class Summary:
         }
 
 
-def pack(out: Path) -> None:
-    """Write `out`/{train,valid,test,larger}.h5 and `out`/summary.json from the shards under `out`/shards."""
+def pack(out: Path, *, first: int | None = None) -> None:
+    """Write `out`/{train,valid,test,larger}.h5 and `out`/summary.json from the shards under `out`/shards.
+
+    Args:
+        out: Folder of the data set.
+        first: Use the first so many shards only; molecules are in random order, so this is a random subset.
+    """
     plan = json.loads((out / "plan.json").read_text(encoding="utf-8"))
-    shards = sorted((out / "shards").glob("*.npz"))
+    shards = sorted((out / "shards").glob("*.npz"))[:first]
     how = [
         f"seed {plan['seed']}",
         f"scale {plan['scale']:g}",
@@ -114,7 +119,7 @@ def pack(out: Path) -> None:
         raise RuntimeError(f"{len(shared)} groups are in two splits, for instance {min(shared)}")
     planned = -(-len(plan["entries"]) // 25)
     if len(shards) < planned:
-        print(f"only {len(shards)} of {planned} shards are there: run `label` to the end", file=sys.stderr)
+        print(f"packed {len(shards)} of {planned} shards", file=sys.stderr)
     summary = {
         "attributes": attributes,
         "free_atoms": plan["free_atoms"],
