@@ -67,13 +67,7 @@ def fit(
     ending = EpochEnd(config, config.output, lambda m: save_best(m, model_file), main=main)
     with _quiet():
         trainer = make_trainer(config, processes, device, [ending, stopping])
-        done = dict.fromkeys(("ready", "started", "processed", "completed"), module.epoch)
-        trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
-        try:
-            trainer.fit(module)
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
+        _fit_from(trainer, module)
     finished = stopping.reason not in ("signal", "stop_after")
     metrics: dict[str, dict[str, float]] = {}
     if main and finished and model_file.is_file():
@@ -87,6 +81,17 @@ def fit(
         model=model_file if model_file.is_file() else None,
         metrics=metrics,
     )
+
+
+def _fit_from(trainer: pl.Trainer, module: TrainingModule) -> None:
+    """Run the epochs that the module has not done yet."""
+    done = dict.fromkeys(("ready", "started", "processed", "completed"), module.epoch)
+    trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
+    try:
+        trainer.fit(module)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def make_trainer(
