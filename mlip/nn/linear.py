@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mlip.kernels.reference import degree_of_harmonic
+from mlip.nn.frozen import FrozenCache
 
 
 class EquivariantLinear(nn.Module):
@@ -28,9 +29,12 @@ class EquivariantLinear(nn.Module):
         self.scale = 1 / math.sqrt(channels_in)
         self.weight = nn.Parameter(torch.randn(lmax + 1, channels_in, channels_out))
         self.register_buffer("degree", degree_of_harmonic(lmax + 1), persistent=False)
+        self._matrices = FrozenCache()
+
+    def matrices(self) -> Float[Tensor, "harmonics channels_in channels_out"]:
+        """The matrix of each component."""
+        return (self.weight * self.scale).index_select(0, self.degree)
 
     def forward(self, x: Float[Tensor, "nodes harmonics channels_in"]) -> Float[Tensor, "nodes harmonics channels_out"]:
-        weight = self.weight * self.scale
-        if self.lmax == 0:
-            return x @ weight[0]
-        return torch.bmm(x.transpose(0, 1), weight.index_select(0, self.degree)).transpose(0, 1)
+        matrices = self._matrices.get([self.weight], self.matrices)
+        return torch.bmm(x.transpose(0, 1), matrices).transpose(0, 1)

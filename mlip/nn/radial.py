@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mlip.kernels.edge_basis import edge_basis
+from mlip.nn.frozen import FrozenCache
 from mlip.o3.constants import ConstantModule
 
 ORDER = 6
@@ -123,6 +124,7 @@ class RadialTable(ConstantModule):
         self.kind, self.num_species = kind, num_species
         self.num_functions, self.num_channels = num_functions, num_channels
         self.zero_rows = ORDER - 1
+        self._table = FrozenCache()
         knots = basis.knots().clamp(min=0.0)
         self.register_constant("envelope", polynomial_envelope(knots / basis.cutoff))
         pairs, outputs = num_species**2, num_functions * num_channels
@@ -141,6 +143,10 @@ class RadialTable(ConstantModule):
 
     def forward(self) -> Float[Tensor, "rows num_functions num_channels"]:
         """The table; rows of one pair are contiguous, its zero rows last."""
+        return self._table.get(list(self.parameters()), self.table)
+
+    def table(self) -> Float[Tensor, "rows num_functions num_channels"]:
+        """The table, computed anew."""
         if self.kind == "spline":
             values = self.coefficients
         else:
