@@ -124,6 +124,8 @@ def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
 
 
 def _message_vjp(ctx, g):  # type: ignore[no-untyped-def]
+    if g is None:
+        return (None,) * 9
     saved = ctx.saved_tensors
     grads = torch.ops.mlip.message_backward(g, *saved, ctx.needs_input_grad[3])
     keep = [grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)]

@@ -114,6 +114,8 @@ def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
 
 
 def _vjp(ctx, g):  # type: ignore[no-untyped-def]
+    if g is None:
+        return (None,) * 6
     need = ctx.needs_input_grad
     grads = torch.ops.mlip.sphere_product_backward(g, *ctx.saved_tensors, need[1] or need[2])
     return (*(grad if wanted else None for grad, wanted in zip(grads, need, strict=False)), None, None, None)
