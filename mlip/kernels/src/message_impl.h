@@ -157,7 +157,7 @@ struct Message {
 template <class T>
 template <int L, bool PURE>
 void Message<T>::forward(T* z) const {
-  const Rows rows = receiver_rows(s);
+  const Rows rows = receiver_rows(s, kFineChunk);
   parallel_chunks(rows, s.receivers_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(L * factor.padded);
     for (int64_t n = first; n < last; n++) {
@@ -171,14 +171,19 @@ void Message<T>::forward(T* z) const {
           B w[L];
           for (int l = 0; l < L; l++) w[l] = B::zero();
           radial<T, L, nv.value>(beta + e * s.basis, table + table_offset(e) + c, s.basis, s.channels, part, w);
-          for (int64_t q = 0; q < s.points; q++) {
+          // Locals: the compiler must not read shapes and pointers again after every store.
+          const int64_t points = s.points, channels = s.channels, stride = a_stride, padded = factor.padded;
+          const int* degree_of = factor.degree_of.data();
+          const T *bq = b.data(), *aq = as + c;
+          T* zq = zn + c;
+          for (int64_t q = 0; q < points; q++, bq++, aq += stride, zq += channels) {
             B t = B::zero();
-            if (PURE) t.add(w[factor.degree_of[q]], b[q]);
+            if (PURE) t.add(w[degree_of[q]], *bq);
             else
-              for (int l = 0; l < L; l++) t.add(w[l], b[l * factor.padded + q]);
-            B out = B::read(zn + q * s.channels + c, part);
-            out.add(B::read(as + q * a_stride + c, part), t);
-            out.write(zn + q * s.channels + c, part);
+              for (int l = 0; l < L; l++) t.add(w[l], bq[l * padded]);
+            B out = B::read(zq, part);
+            out.add(B::read(aq, part), t);
+            out.write(zq, part);
           }
         });
       }
@@ -199,7 +204,7 @@ inline void reduce_lanes(Vec<T>* v, int64_t count, T* out) {
 template <class T>
 template <int L, bool PURE>
 void Message<T>::backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const {
-  const Rows rows = sender_rows(s);
+  const Rows rows = sender_rows(s, gtable ? kTableChunk : kFineChunk);
   const int64_t nb = PURE ? 1 : L, table_size = s.rows * L * s.channels;
   Partials<T> partials(gtable ? table_size : 0, rows.chunks);
   parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t chunk, int64_t first, int64_t last) {
@@ -223,26 +228,25 @@ void Message<T>::backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const {
           for (int l = 0; l < L; l++) w[l] = gw[l] = B::zero();
           const T* p = table + table_offset(e) + c;
           radial<T, L, nv.value>(beta + e * s.basis, p, s.basis, s.channels, part, w);
-          for (int64_t q = 0; q < s.points; q++) {
-            const B gq = B::read(gn + q * s.channels + c, part);
-            const B gt = gq * B::read(as + q * a_stride + c, part);
+          const int64_t points = s.points, channels = s.channels, stride = a_stride, padded = factor.padded;
+          const int* degree_of = factor.degree_of.data();
+          const T *bq = b.data(), *aq = as + c, *gq_at = gn + c;
+          T* out_at = gan + c;
+          Vec<T>* lanes = gb_lanes.data();
+          for (int64_t q = 0; q < points; q++, bq++, lanes++, aq += stride, out_at += stride, gq_at += channels) {
+            const B gq = B::read(gq_at, part);
+            const B gt = gq * B::read(aq, part);
             B t = B::zero();
-            if (PURE) {
-              const int l = factor.degree_of[q];
-              t.add(w[l], b[q]);
-              gw[l].add(gt, b[q]);
-              gb_lanes[q] += gt.dot(w[l]);
-            } else {
-              for (int l = 0; l < L; l++) {
-                const T bq = b[l * factor.padded + q];
-                t.add(w[l], bq);
-                gw[l].add(gt, bq);
-                gb_lanes[l * factor.padded + q] += gt.dot(w[l]);
-              }
+            const int first_l = PURE ? degree_of[q] : 0, last_l = PURE ? first_l + 1 : L;
+            for (int l = first_l; l < last_l; l++) {
+              const int64_t j = PURE ? 0 : l * padded;
+              t.add(w[l], bq[j]);
+              gw[l].add(gt, bq[j]);
+              lanes[j] += gt.dot(w[l]);
             }
-            B out = B::read(gan + q * a_stride + c, part);
+            B out = B::read(out_at, part);
             out.add(gq, t);
-            out.write(gan + q * a_stride + c, part);
+            out.write(out_at, part);
           }
           for (int64_t k = 0; k < s.basis; k++)
             for (int l = 0; l < L; l++) {
@@ -271,7 +275,7 @@ template <class T>
 template <int L, bool PURE>
 void Message<T>::double_backward_nodes(const T* da, const T* dy, const T* dbeta, const T* dtable,
                                        T* gg) const {
-  const Rows rows = receiver_rows(s);
+  const Rows rows = receiver_rows(s, kFineChunk);
   const int64_t nb = PURE ? 1 : L;
   parallel_chunks(rows, s.receivers_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(nb * factor.padded), db(nb * factor.padded, T(0));
@@ -291,25 +295,23 @@ void Message<T>::double_backward_nodes(const T* da, const T* dy, const T* dbeta,
           radial<T, L, 1>(beta + e * s.basis, table + at, s.basis, s.channels, part, w);
           if (dbeta) radial<T, L, 1>(dbeta + e * s.basis, table + at, s.basis, s.channels, part, dw);
           if (dtable) radial<T, L, 1>(beta + e * s.basis, dtable + at, s.basis, s.channels, part, dw);
-          for (int64_t q = 0; q < s.points; q++) {
+          const int64_t points = s.points, channels = s.channels, stride = a_stride, padded = factor.padded;
+          const int* degree_of = factor.degree_of.data();
+          const T *bq = b.data(), *dbq = db.data(), *aq = as + c, *daq = das ? das + c : nullptr;
+          T* out_at = out_row + c;
+          for (int64_t q = 0; q < points; q++, bq++, dbq++, aq += stride, out_at += channels) {
             B t = B::zero(), dt = B::zero();
-            if (PURE) {
-              const int l = factor.degree_of[q];
-              t.add(w[l], b[q]);
-              dt.add(w[l], db[q]);
-              dt.add(dw[l], b[q]);
-            } else {
-              for (int l = 0; l < L; l++) {
-                const int64_t j = l * factor.padded + q;
-                t.add(w[l], b[j]);
-                dt.add(w[l], db[j]);
-                dt.add(dw[l], b[j]);
-              }
+            const int first_l = PURE ? degree_of[q] : 0, last_l = PURE ? first_l + 1 : L;
+            for (int l = first_l; l < last_l; l++) {
+              const int64_t j = PURE ? 0 : l * padded;
+              t.add(w[l], bq[j]);
+              dt.add(w[l], dbq[j]);
+              dt.add(dw[l], bq[j]);
             }
-            B out = B::read(out_row + q * s.channels + c, part);
-            out.add(B::read(as + q * a_stride + c, part), dt);
-            if (das) out.add(B::read(das + q * a_stride + c, part), t);
-            out.write(out_row + q * s.channels + c, part);
+            B out = B::read(out_at, part);
+            out.add(B::read(aq, part), dt);
+            if (daq) out.add(B::read(daq + q * stride, part), t);
+            out.write(out_at, part);
           }
         });
       }
@@ -321,7 +323,7 @@ template <class T>
 template <int L, bool PURE>
 void Message<T>::double_backward(const T* da, const T* dy, const T* dbeta, const T* dtable, const T* g,
                                  T* ga, T* gy, T* gbeta, T* gtable) const {
-  const Rows rows = sender_rows(s);
+  const Rows rows = sender_rows(s, gtable ? kTableChunk : kFineChunk);
   const int64_t nb = PURE ? 1 : L, table_size = s.rows * L * s.channels;
   Partials<T> partials(gtable ? table_size : 0, rows.chunks);
   parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t chunk, int64_t first, int64_t last) {
@@ -349,24 +351,29 @@ void Message<T>::double_backward(const T* da, const T* dy, const T* dbeta, const
           radial<T, L, 1>(beta + e * s.basis, table + at, s.basis, s.channels, part, w);
           if (dbeta) radial<T, L, 1>(dbeta + e * s.basis, table + at, s.basis, s.channels, part, dw);
           if (dtable) radial<T, L, 1>(beta + e * s.basis, dtable + at, s.basis, s.channels, part, dw);
-          for (int64_t q = 0; q < s.points; q++) {
-            const B gq = B::read(gn + q * s.channels + c, part);
-            const B gt = gq * B::read(as + q * a_stride + c, part);
-            const B gdt = das ? gq * B::read(das + q * a_stride + c, part) : B::zero();
+          const int64_t points = s.points, channels = s.channels, stride = a_stride, padded = factor.padded;
+          const int* degree_of = factor.degree_of.data();
+          const T *bq = b.data(), *dbq = db.data(), *aq = as + c, *daq = das ? das + c : nullptr, *gq_at = gn + c;
+          T* out_at = gan + c;
+          Vec<T>* lanes = gb_lanes.data();
+          for (int64_t q = 0; q < points; q++, bq++, dbq++, lanes++, aq += stride, out_at += stride, gq_at += channels) {
+            const B gq = B::read(gq_at, part);
+            const B gt = gq * B::read(aq, part);
+            const B gdt = daq ? gq * B::read(daq + q * stride, part) : B::zero();
             B dt = B::zero();
-            const int first_l = PURE ? factor.degree_of[q] : 0, last_l = PURE ? first_l + 1 : L;
+            const int first_l = PURE ? degree_of[q] : 0, last_l = PURE ? first_l + 1 : L;
             for (int l = first_l; l < last_l; l++) {
-              const int64_t j = (PURE ? 0 : l * factor.padded) + q;
-              dt.add(w[l], db[j]);
-              dt.add(dw[l], b[j]);
-              gw[l].add(gdt, b[j]);
-              gw[l].add(gt, db[j]);
-              gdw[l].add(gt, b[j]);
-              gb_lanes[j] += gdt.dot(w[l]) + gt.dot(dw[l]);
+              const int64_t j = PURE ? 0 : l * padded;
+              dt.add(w[l], dbq[j]);
+              dt.add(dw[l], bq[j]);
+              gw[l].add(gdt, bq[j]);
+              gw[l].add(gt, dbq[j]);
+              gdw[l].add(gt, bq[j]);
+              lanes[j] += gdt.dot(w[l]) + gt.dot(dw[l]);
             }
-            B out = B::read(gan + q * a_stride + c, part);
+            B out = B::read(out_at, part);
             out.add(gq, dt);
-            out.write(gan + q * a_stride + c, part);
+            out.write(out_at, part);
           }
           for (int64_t k = 0; k < s.basis; k++)
             for (int l = 0; l < L; l++) {

@@ -19,18 +19,21 @@ struct Rows {
   int64_t chunks = 1;
 };
 
-inline int64_t chunk_count(int64_t edges) { return std::clamp<int64_t>(edges / 384, 1, 64); }
+// Edges per chunk: few, or more where each chunk carries a private copy of the radial table.
+constexpr int64_t kFineChunk = 48, kTableChunk = 384;
 
-inline Rows receiver_rows(const MlipMessageShape& s) {
+inline int64_t chunk_count(int64_t edges, int64_t size) { return std::clamp<int64_t>(edges / size, 1, 64); }
+
+inline Rows receiver_rows(const MlipMessageShape& s, int64_t chunk) {
   Rows r;
   r.start.assign(s.receivers_n + 1, 0);
   for (int64_t e = 0; e < s.edges; e++) r.start[s.receivers[e] + 1]++;
   for (int64_t n = 0; n < s.receivers_n; n++) r.start[n + 1] += r.start[n];
-  r.chunks = chunk_count(s.edges);
+  r.chunks = chunk_count(s.edges, chunk);
   return r;
 }
 
-inline Rows sender_rows(const MlipMessageShape& s) {
+inline Rows sender_rows(const MlipMessageShape& s, int64_t chunk) {
   Rows r;
   r.start.assign(s.senders_n + 1, 0);
   r.order.resize(s.edges);
@@ -38,7 +41,7 @@ inline Rows sender_rows(const MlipMessageShape& s) {
   for (int64_t n = 0; n < s.senders_n; n++) r.start[n + 1] += r.start[n];
   std::vector<int64_t> at(r.start.begin(), r.start.end() - 1);
   for (int64_t e = 0; e < s.edges; e++) r.order[at[s.senders[e]]++] = e;
-  r.chunks = chunk_count(s.edges);
+  r.chunks = chunk_count(s.edges, chunk);
   return r;
 }
 
@@ -56,7 +59,7 @@ void parallel_chunks(const Rows& rows, int64_t nodes, int64_t threads, F&& body)
   for (int64_t i = 0; i < chunks; i++) body(i, cut[i], cut[i + 1]);
 }
 
-inline int64_t node_chunks(int64_t nodes) { return std::clamp<int64_t>(nodes / 24, 1, 64); }
+inline int64_t node_chunks(int64_t nodes) { return std::clamp<int64_t>(nodes / 6, 1, 32); }
 
 // body(chunk, first node, last node) over chunks of about the same number of nodes.
 template <class F>
