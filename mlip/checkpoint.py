@@ -38,11 +38,15 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
     if str(name_or_path) in BUNDLED:
         path = _BUNDLED_FOLDER / BUNDLED[str(name_or_path)]
         if not path.is_file():
-            raise InputError(f"the bundled model {path.name} is missing from this installation; reinstall polyad")
+            raise InputError(
+                f"the bundled model {path.name} is missing from this installation; reinstall polyad"
+            )
         return path
     path = Path(name_or_path)
     if not path.is_file():
-        raise InputError(f"model {str(name_or_path)!r} is neither a file nor one of {', '.join(sorted(BUNDLED))}")
+        raise InputError(
+            f"model {str(name_or_path)!r} is neither a file nor one of {', '.join(sorted(BUNDLED))}"
+        )
     return path
 
 
@@ -71,7 +75,8 @@ def read_header(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from None
     if metadata["format_version"] > FORMAT_VERSION:
         raise InputError(
-            f"{path} has format version {metadata['format_version']}; this polyad reads up to {FORMAT_VERSION}: upgrade it"
+            f"{path} has format version {metadata['format_version']}; "
+            f"this polyad reads up to {FORMAT_VERSION}: upgrade it"
         )
     if path.stat().st_size < 8 + size + end:
         raise InputError(
@@ -122,7 +127,9 @@ def save_potential(
         "dtype": str(potential.dtype).removeprefix("torch."),
         "num_parameters": sum(p.numel() for p in potential.parameters()),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in potential.model.state_dict().items()}
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in potential.model.state_dict().items()
+    }
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -168,8 +175,20 @@ def load_potential(
     try:
         model.load_state_dict(load_file(str(path)))
     except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"{path}: its weights do not fit its configuration ({str(error).splitlines()[0]})") from None
-    known = ("format", "format_version", "mlip_version", "model", "config", "species", "cutoff", "e0s", "dtype")
+        raise InputError(
+            f"{path}: its weights do not fit its configuration ({str(error).splitlines()[0]})"
+        ) from None
+    known = (
+        "format",
+        "format_version",
+        "mlip_version",
+        "model",
+        "config",
+        "species",
+        "cutoff",
+        "e0s",
+        "dtype",
+    )
     metadata = {key: value for key, value in header.items() if key not in known}
     potential = Potential(model, {int(z): e for z, e in header["e0s"].items()}, metadata=metadata)
     return potential.to(device=device, dtype=dtype or saved).eval().requires_grad_(False)

@@ -45,15 +45,15 @@ class AtomGraph:
 
     def edge_vectors(self) -> Float[Tensor, "edges 3"]:
         """From receiver to sender: `positions[senders] - positions[receivers] + shifts @ cell`, Å."""
-        vectors = self.positions.index_select(0, self.senders) - self.positions.index_select(0, self.receivers)
+        vectors = self.positions.index_select(0, self.senders) - self.positions.index_select(
+            0, self.receivers
+        )
         if self.num_structures == 1:
             return vectors + self.shifts @ self.cell[0]
         cell = self.cell.index_select(0, self.batch.index_select(0, self.receivers))
         return vectors + torch.einsum("ei,eij->ej", self.shifts, cell)
 
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> AtomGraph:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> AtomGraph:
         """A copy on another device or with another floating-point type (indices keep theirs)."""
         return AtomGraph(
             positions=self.positions.to(device=device, dtype=dtype),

@@ -91,7 +91,12 @@ def neighbor_list(
         centre = np.where(pbc, 0.0, 0.5 - 0.5 * (fractional.min(axis=0) + fractional.max(axis=0)))
         wrapped = positions + centre @ full
     receivers, senders, shifts = neighbour_list(
-        "ijS", positions=wrapped, cell=full, pbc=pbc, cutoff=float(cutoff), numbers=np.ones(len(positions), np.int32)
+        "ijS",
+        positions=wrapped,
+        cell=full,
+        pbc=pbc,
+        cutoff=float(cutoff),
+        numbers=np.ones(len(positions), np.int32),
     )
     order = np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], senders, receivers))
     return (
@@ -112,8 +117,8 @@ def check_distances(
     worst = int(np.argmin(squared))
     if squared[worst] < MIN_DISTANCE**2:
         raise InputError(
-            f"atoms {receivers[worst]} and {senders[worst]} are {np.sqrt(squared[worst]):.4f} Å apart but must be at "
-            f"least {MIN_DISTANCE} Å apart; remove the duplicate atom or mend the cell"
+            f"atoms {receivers[worst]} and {senders[worst]} are {np.sqrt(squared[worst]):.4f} Å apart "
+            f"but must be at least {MIN_DISTANCE} Å apart; remove the duplicate atom or mend the cell"
         )
 
 

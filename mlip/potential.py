@@ -31,7 +31,9 @@ class Potential(nn.Module):
     e0s: Tensor
     known: Tensor
 
-    def __init__(self, model: Model, e0s: Mapping[int, float], *, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Model, e0s: Mapping[int, float], *, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.species = tuple(int(z) for z in model.config.species)
@@ -39,7 +41,9 @@ class Potential(nn.Module):
         self.metadata: dict[str, Any] = dict(metadata or {})
         missing = [z for z in self.species if z not in e0s]
         if missing:
-            raise InputError(f"`e0s` lacks atomic number(s) {missing}; give one energy (eV) for each of {self.species}")
+            raise InputError(
+                f"`e0s` lacks atomic number(s) {missing}; give one energy (eV) for each of {self.species}"
+            )
         table = torch.zeros(119, dtype=torch.float64)
         known = torch.zeros(119, dtype=torch.bool)
         for z in self.species:

@@ -6,6 +6,7 @@ The second derivative is the backward pass on dual numbers.
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,8 @@ _library = torch.library.Library("mlip", "FRAGMENT")
 _library.define(f"edge_basis({_SIGNATURE}) -> (Tensor, Tensor, Tensor)")
 _library.define(f"edge_basis_backward(Tensor gy, Tensor gbeta, {_SIGNATURE}) -> Tensor")
 _library.define(
-    f"edge_basis_double_backward(Tensor dvectors, Tensor gy, Tensor gbeta, {_SIGNATURE}) -> (Tensor, Tensor, Tensor)"
+    f"edge_basis_double_backward(Tensor dvectors, Tensor gy, Tensor gbeta, {_SIGNATURE}) "
+    "-> (Tensor, Tensor, Tensor)"
 )
 
 
@@ -35,8 +37,15 @@ def supported(vectors: Tensor, lmax: int) -> bool:
     )
 
 
-def _call(name: str, tensors: tuple[Tensor, ...], vectors: Tensor, polynomials: Tensor, cutoff: float,
-          intervals: int, lmax: int) -> None:  # fmt: skip
+def _call(
+    name: str,
+    tensors: tuple[Tensor, ...],
+    vectors: Tensor,
+    polynomials: Tensor,
+    cutoff: float,
+    intervals: int,
+    lmax: int,
+) -> None:
     library = load_library()
     if library is None:
         raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
@@ -49,7 +58,7 @@ def _call(name: str, tensors: tuple[Tensor, ...], vectors: Tensor, polynomials: 
         raise RuntimeError(f"mlip::{name} has no compiled case for lmax {lmax}")
 
 
-def _basis_cpu(vectors, polynomials, cutoff, intervals, lmax):  # type: ignore[no-untyped-def]
+def _basis_cpu(vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: int, lmax: int) -> Any:
     if not supported(vectors, lmax):
         return reference.edge_basis(vectors, polynomials, cutoff, intervals, lmax)
     vectors = vectors.contiguous()
@@ -60,17 +69,36 @@ def _basis_cpu(vectors, polynomials, cutoff, intervals, lmax):  # type: ignore[n
     return y, beta, interval
 
 
-def _backward_cpu(gy, gbeta, vectors, polynomials, cutoff, intervals, lmax):  # type: ignore[no-untyped-def]
+def _backward_cpu(
+    gy: Tensor, gbeta: Tensor, vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: int, lmax: int
+) -> Any:
     gy, gbeta, vectors = gy.contiguous(), gbeta.contiguous(), vectors.contiguous()
     out = torch.empty_like(vectors)
     _call("edge_basis_backward", (gy, gbeta, vectors, out), vectors, polynomials, cutoff, intervals, lmax)
     return out
 
 
-def _double_backward_cpu(dvectors, gy, gbeta, vectors, polynomials, cutoff, intervals, lmax):  # type: ignore[no-untyped-def]
+def _double_backward_cpu(
+    dvectors: Tensor,
+    gy: Tensor,
+    gbeta: Tensor,
+    vectors: Tensor,
+    polynomials: Tensor,
+    cutoff: float,
+    intervals: int,
+    lmax: int,
+) -> Any:
     dvectors, gy, gbeta, vectors = (t.contiguous() for t in (dvectors, gy, gbeta, vectors))
     out = (torch.empty_like(gy), torch.empty_like(gbeta), torch.empty_like(vectors))
-    _call("edge_basis_double_backward", (dvectors, gy, gbeta, vectors, *out), vectors, polynomials, cutoff, intervals, lmax)  # fmt: skip
+    _call(
+        "edge_basis_double_backward",
+        (dvectors, gy, gbeta, vectors, *out),
+        vectors,
+        polynomials,
+        cutoff,
+        intervals,
+        lmax,
+    )
     return out
 
 
@@ -80,7 +108,7 @@ _library.impl("edge_basis_double_backward", _double_backward_cpu, "CPU")
 
 
 @torch.library.register_fake("mlip::edge_basis", lib=_library)
-def _basis_fake(vectors, polynomials, cutoff, intervals, lmax):  # type: ignore[no-untyped-def]
+def _basis_fake(vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: int, lmax: int) -> Any:
     edges = vectors.shape[0]
     return (
         vectors.new_empty(edges, (lmax + 1) ** 2),
@@ -90,37 +118,56 @@ def _basis_fake(vectors, polynomials, cutoff, intervals, lmax):  # type: ignore[
 
 
 @torch.library.register_fake("mlip::edge_basis_backward", lib=_library)
-def _backward_fake(gy, gbeta, vectors, polynomials, cutoff, intervals, lmax):  # type: ignore[no-untyped-def]
+def _backward_fake(
+    gy: Tensor, gbeta: Tensor, vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: int, lmax: int
+) -> Any:
     return vectors.new_empty(vectors.shape)
 
 
 @torch.library.register_fake("mlip::edge_basis_double_backward", lib=_library)
-def _double_fake(dvectors, gy, gbeta, vectors, polynomials, cutoff, intervals, lmax):  # type: ignore[no-untyped-def]
+def _double_fake(
+    dvectors: Tensor,
+    gy: Tensor,
+    gbeta: Tensor,
+    vectors: Tensor,
+    polynomials: Tensor,
+    cutoff: float,
+    intervals: int,
+    lmax: int,
+) -> Any:
     return gy.new_empty(gy.shape), gbeta.new_empty(gbeta.shape), vectors.new_empty(vectors.shape)
 
 
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs[:2])
     ctx.settings = inputs[2:]
     ctx.mark_non_differentiable(output[2])
 
 
-def _vjp(ctx, gy, gbeta, _):  # type: ignore[no-untyped-def]
-    return (torch.ops.mlip.edge_basis_backward(gy, gbeta, *ctx.saved_tensors, *ctx.settings), None, None, None, None)
+def _vjp(ctx: Any, gy: Tensor, gbeta: Tensor, _: Any) -> Any:
+    return (
+        torch.ops.mlip.edge_basis_backward(gy, gbeta, *ctx.saved_tensors, *ctx.settings),
+        None,
+        None,
+        None,
+        None,
+    )
 
 
-def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save_backward(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs[:4])
     ctx.settings = inputs[4:]
 
 
-def _backward_vjp(ctx, dvectors):  # type: ignore[no-untyped-def]
+def _backward_vjp(ctx: Any, dvectors: Tensor) -> Any:
     out = torch.ops.mlip.edge_basis_double_backward(dvectors, *ctx.saved_tensors, *ctx.settings)
     return (*out, None, None, None, None)
 
 
 torch.library.register_autograd("mlip::edge_basis", _vjp, setup_context=_save, lib=_library)
-torch.library.register_autograd("mlip::edge_basis_backward", _backward_vjp, setup_context=_save_backward, lib=_library)
+torch.library.register_autograd(
+    "mlip::edge_basis_backward", _backward_vjp, setup_context=_save_backward, lib=_library
+)
 
 
 def edge_basis(

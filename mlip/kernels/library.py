@@ -57,10 +57,14 @@ class SphereShape(ctypes.Structure):
 class EdgeShape(ctypes.Structure):
     """Mirror of `MlipEdgeShape` in `src/edge_basis.h`."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("edges", "degrees", "intervals", "threads")] + [
+    _fields_ = (
+        ("edges", ctypes.c_int64),
+        ("degrees", ctypes.c_int64),
+        ("intervals", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
         ("cutoff", ctypes.c_double),
         ("polynomials", ctypes.c_void_p),
-    ]
+    )
 
 
 def library_path() -> Path | None:

@@ -10,6 +10,7 @@ derivatives are sums of the same form, so that training on forces needs no saved
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -47,16 +48,38 @@ def supported(a: Tensor, table: Tensor, beta: Tensor) -> bool:
     )
 
 
-def _call(name: str, num_receivers: int, operands: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...],
-          a: Tensor, y: Tensor, beta: Tensor, table: Tensor, weight: Tensor,
-          row: Tensor, senders: Tensor, receivers: Tensor) -> None:  # fmt: skip
+def _call(
+    name: str,
+    num_receivers: int,
+    operands: tuple[Tensor | None, ...],
+    outputs: tuple[Tensor | None, ...],
+    a: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    table: Tensor,
+    weight: Tensor,
+    row: Tensor,
+    senders: Tensor,
+    receivers: Tensor,
+) -> None:
     library = load_library()
     if library is None:
         raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
     shape = MessageShape(
-        a.shape[0], num_receivers, senders.shape[0], weight.shape[0], a.shape[1], table.shape[1], table.shape[2],
-        beta.shape[1], table.shape[0], 0, senders.data_ptr(), receivers.data_ptr(), row.data_ptr(),
-    )  # fmt: skip
+        a.shape[0],
+        num_receivers,
+        senders.shape[0],
+        weight.shape[0],
+        a.shape[1],
+        table.shape[1],
+        table.shape[2],
+        beta.shape[1],
+        table.shape[0],
+        0,
+        senders.data_ptr(),
+        receivers.data_ptr(),
+        row.data_ptr(),
+    )
     tensors = (*operands, a, y, beta, table, weight, *outputs)
     pointers = [None if t is None else t.data_ptr() for t in tensors]
     status = getattr(library, f"mlip_{name}_{SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers)
@@ -68,33 +91,96 @@ def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if t is None else t.contiguous() for t in tensors]
 
 
-def _message_cpu(a, y, beta, table, weight, row, senders, receivers, num_receivers):  # type: ignore[no-untyped-def]
+def _message_cpu(
+    a: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    table: Tensor,
+    weight: Tensor,
+    row: Tensor,
+    senders: Tensor,
+    receivers: Tensor,
+    num_receivers: int,
+) -> Any:
     if not supported(a, table, beta):
         return reference.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)
-    a, y, beta, table, weight, row, senders, receivers = _dense(a, y, beta, table, weight, row, senders, receivers)
+    a, y, beta, table, weight, row, senders, receivers = _dense(
+        a, y, beta, table, weight, row, senders, receivers
+    )
     z = a.new_empty(num_receivers, weight.shape[0], a.shape[2])
     _call("message", num_receivers, (), (z,), a, y, beta, table, weight, row, senders, receivers)
     return z
 
 
-def _backward_cpu(g, a, y, beta, table, weight, row, senders, receivers, need_table):  # type: ignore[no-untyped-def]
+def _backward_cpu(
+    g: Tensor,
+    a: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    table: Tensor,
+    weight: Tensor,
+    row: Tensor,
+    senders: Tensor,
+    receivers: Tensor,
+    need_table: bool,
+) -> Any:
     g, a, y, beta, table, weight, row, senders, receivers = _dense(
         g, a, y, beta, table, weight, row, senders, receivers
     )
     ga, gy, gbeta = torch.empty_like(a), torch.empty_like(y), torch.empty_like(beta)
     gtable = torch.empty_like(table) if need_table else None
-    _call("message_backward", g.shape[0], (g,), (ga, gy, gbeta, gtable), a, y, beta, table, weight, row, senders, receivers)  # fmt: skip
+    _call(
+        "message_backward",
+        g.shape[0],
+        (g,),
+        (ga, gy, gbeta, gtable),
+        a,
+        y,
+        beta,
+        table,
+        weight,
+        row,
+        senders,
+        receivers,
+    )
     return ga, gy, gbeta, table.new_zeros(table.shape) if gtable is None else gtable
 
 
-def _double_backward_cpu(da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers, need_table):  # type: ignore[no-untyped-def] # fmt: skip
+def _double_backward_cpu(
+    da: Tensor | None,
+    dy: Tensor | None,
+    dbeta: Tensor | None,
+    dtable: Tensor | None,
+    g: Tensor,
+    a: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    table: Tensor,
+    weight: Tensor,
+    row: Tensor,
+    senders: Tensor,
+    receivers: Tensor,
+    need_table: bool,
+) -> Any:
     da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers = _dense(
         da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers
     )
     gg, ga, gy, gbeta = (torch.empty_like(t) for t in (g, a, y, beta))
     gtable = torch.empty_like(table) if need_table else None
-    _call("message_double_backward", g.shape[0], (da, dy, dbeta, dtable, g), (gg, ga, gy, gbeta, gtable),
-          a, y, beta, table, weight, row, senders, receivers)  # fmt: skip
+    _call(
+        "message_double_backward",
+        g.shape[0],
+        (da, dy, dbeta, dtable, g),
+        (gg, ga, gy, gbeta, gtable),
+        a,
+        y,
+        beta,
+        table,
+        weight,
+        row,
+        senders,
+        receivers,
+    )
     return gg, ga, gy, gbeta, table.new_zeros(table.shape) if gtable is None else gtable
 
 
@@ -104,26 +190,67 @@ _library.impl("message_double_backward", _double_backward_cpu, "CPU")
 
 
 @torch.library.register_fake("mlip::message", lib=_library)
-def _message_fake(a, y, beta, table, weight, row, senders, receivers, num_receivers):  # type: ignore[no-untyped-def]
+def _message_fake(
+    a: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    table: Tensor,
+    weight: Tensor,
+    row: Tensor,
+    senders: Tensor,
+    receivers: Tensor,
+    num_receivers: int,
+) -> Any:
     return a.new_empty(num_receivers, weight.shape[0], a.shape[2])
 
 
 @torch.library.register_fake("mlip::message_backward", lib=_library)
-def _backward_fake(g, a, y, beta, table, weight, row, senders, receivers, need_table):  # type: ignore[no-untyped-def]
-    return a.new_empty(a.shape), y.new_empty(y.shape), beta.new_empty(beta.shape), table.new_empty(table.shape)
+def _backward_fake(
+    g: Tensor,
+    a: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    table: Tensor,
+    weight: Tensor,
+    row: Tensor,
+    senders: Tensor,
+    receivers: Tensor,
+    need_table: bool,
+) -> Any:
+    return (
+        a.new_empty(a.shape),
+        y.new_empty(y.shape),
+        beta.new_empty(beta.shape),
+        table.new_empty(table.shape),
+    )
 
 
 @torch.library.register_fake("mlip::message_double_backward", lib=_library)
-def _double_backward_fake(da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers, need_table):  # type: ignore[no-untyped-def] # fmt: skip
+def _double_backward_fake(
+    da: Tensor | None,
+    dy: Tensor | None,
+    dbeta: Tensor | None,
+    dtable: Tensor | None,
+    g: Tensor,
+    a: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    table: Tensor,
+    weight: Tensor,
+    row: Tensor,
+    senders: Tensor,
+    receivers: Tensor,
+    need_table: bool,
+) -> Any:
     return tuple(t.new_empty(t.shape) for t in (g, a, y, beta, table))
 
 
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs[:8])
     ctx.set_materialize_grads(False)
 
 
-def _message_vjp(ctx, g):  # type: ignore[no-untyped-def]
+def _message_vjp(ctx: Any, g: Tensor) -> Any:
     if g is None:
         return (None,) * 9
     saved = ctx.saved_tensors
@@ -132,21 +259,27 @@ def _message_vjp(ctx, g):  # type: ignore[no-untyped-def]
     return (*keep, None, None, None, None, None)
 
 
-def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save_backward(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs[:9])
     ctx.set_materialize_grads(False)
 
 
-def _backward_vjp(ctx, da, dy, dbeta, dtable):  # type: ignore[no-untyped-def]
+def _backward_vjp(
+    ctx: Any, da: Tensor | None, dy: Tensor | None, dbeta: Tensor | None, dtable: Tensor | None
+) -> Any:
     if da is None and dy is None and dbeta is None and dtable is None:
         return (None,) * 10
-    grads = torch.ops.mlip.message_double_backward(da, dy, dbeta, dtable, *ctx.saved_tensors, ctx.needs_input_grad[4])
+    grads = torch.ops.mlip.message_double_backward(
+        da, dy, dbeta, dtable, *ctx.saved_tensors, ctx.needs_input_grad[4]
+    )
     keep = [grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)]
     return (*keep, None, None, None, None, None)
 
 
 torch.library.register_autograd("mlip::message", _message_vjp, setup_context=_save, lib=_library)
-torch.library.register_autograd("mlip::message_backward", _backward_vjp, setup_context=_save_backward, lib=_library)
+torch.library.register_autograd(
+    "mlip::message_backward", _backward_vjp, setup_context=_save_backward, lib=_library
+)
 
 
 def message(

@@ -10,6 +10,7 @@ numbers, so nothing of size nodes x points is ever stored.
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +24,9 @@ _COMPILED_CORRELATIONS, _COMPILED_DEGREES = (2, 3), (2, 3, 4)
 _SIGNATURE = "Tensor a, Tensor scale, Tensor weight, Tensor to_points, Tensor from_points, Tensor species"
 _library = torch.library.Library("mlip", "FRAGMENT")
 _library.define(f"sphere_product({_SIGNATURE}) -> Tensor")
-_library.define(f"sphere_product_backward(Tensor g, {_SIGNATURE}, bool need_parameters) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    f"sphere_product_backward(Tensor g, {_SIGNATURE}, bool need_parameters) -> (Tensor, Tensor, Tensor)"
+)
 _library.define(
     f"sphere_product_double_backward(Tensor? da, Tensor? dscale, Tensor? dweight, Tensor g, {_SIGNATURE}, "
     "bool need_parameters) -> (Tensor, Tensor, Tensor, Tensor)"
@@ -41,21 +44,34 @@ def supported(a: Tensor, scale: Tensor) -> bool:
     )
 
 
-def _call(name: str, tensors: tuple[Tensor | None, ...], a: Tensor, scale: Tensor, from_points: Tensor,
-          species: Tensor) -> None:  # fmt: skip
+def _call(
+    name: str,
+    tensors: tuple[Tensor | None, ...],
+    a: Tensor,
+    scale: Tensor,
+    from_points: Tensor,
+    species: Tensor,
+) -> None:
     library = load_library()
     if library is None:
         raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
     shape = SphereShape(
-        a.shape[0], scale.shape[0], from_points.shape[1], scale.shape[2], from_points.shape[0], scale.shape[1],
-        a.shape[2], 0, species.data_ptr(),
-    )  # fmt: skip
+        a.shape[0],
+        scale.shape[0],
+        from_points.shape[1],
+        scale.shape[2],
+        from_points.shape[0],
+        scale.shape[1],
+        a.shape[2],
+        0,
+        species.data_ptr(),
+    )
     pointers = [None if t is None else t.data_ptr() for t in tensors]
     if getattr(library, f"mlip_{name}_{SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers) != 0:
         raise RuntimeError(f"mlip::{name} has no compiled case for shape {tuple(scale.shape)}")
 
 
-def _product_cpu(*operands):  # type: ignore[no-untyped-def]
+def _product_cpu(*operands: Tensor) -> Any:
     if not supported(operands[0], operands[1]):
         return reference.sphere_product(*operands)
     a, scale, weight, to_points, from_points, species = (t.contiguous() for t in operands)
@@ -64,27 +80,64 @@ def _product_cpu(*operands):  # type: ignore[no-untyped-def]
     return out
 
 
-def _backward_cpu(g, a, scale, weight, to_points, from_points, species, need_parameters):  # type: ignore[no-untyped-def]
+def _backward_cpu(
+    g: Tensor,
+    a: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    to_points: Tensor,
+    from_points: Tensor,
+    species: Tensor,
+    need_parameters: bool,
+) -> Any:
     g, a, scale, weight, to_points, from_points, species = (
         t.contiguous() for t in (g, a, scale, weight, to_points, from_points, species)
     )
     ga, gscale, gweight = torch.empty_like(a), torch.zeros_like(scale), torch.zeros_like(weight)
     parameters = (gscale, gweight) if need_parameters else (None, None)
-    _call("sphere_product_backward", (g, a, scale, weight, to_points, from_points, ga, *parameters),
-          a, scale, from_points, species)  # fmt: skip
+    _call(
+        "sphere_product_backward",
+        (g, a, scale, weight, to_points, from_points, ga, *parameters),
+        a,
+        scale,
+        from_points,
+        species,
+    )
     return ga, gscale, gweight
 
 
-def _double_backward_cpu(da, dscale, dweight, g, a, scale, weight, to_points, from_points, species, need_parameters):  # type: ignore[no-untyped-def] # fmt: skip
+def _double_backward_cpu(
+    da: Tensor | None,
+    dscale: Tensor | None,
+    dweight: Tensor | None,
+    g: Tensor,
+    a: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    to_points: Tensor,
+    from_points: Tensor,
+    species: Tensor,
+    need_parameters: bool,
+) -> Any:
     da, dscale, dweight = (None if t is None else t.contiguous() for t in (da, dscale, dweight))
     g, a, scale, weight, to_points, from_points, species = (
         t.contiguous() for t in (g, a, scale, weight, to_points, from_points, species)
     )
-    gg, ga, gscale, gweight = torch.empty_like(g), torch.empty_like(a), torch.zeros_like(scale), torch.zeros_like(weight)  # fmt: skip
+    gg, ga, gscale, gweight = (
+        torch.empty_like(g),
+        torch.empty_like(a),
+        torch.zeros_like(scale),
+        torch.zeros_like(weight),
+    )
     parameters = (gscale, gweight) if need_parameters else (None, None)
-    _call("sphere_product_double_backward",
-          (da, dscale, dweight, g, a, scale, weight, to_points, from_points, gg, ga, *parameters),
-          a, scale, from_points, species)  # fmt: skip
+    _call(
+        "sphere_product_double_backward",
+        (da, dscale, dweight, g, a, scale, weight, to_points, from_points, gg, ga, *parameters),
+        a,
+        scale,
+        from_points,
+        species,
+    )
     return gg, ga, gscale, gweight
 
 
@@ -94,26 +147,49 @@ _library.impl("sphere_product_double_backward", _double_backward_cpu, "CPU")
 
 
 @torch.library.register_fake("mlip::sphere_product", lib=_library)
-def _product_fake(a, scale, weight, to_points, from_points, species):  # type: ignore[no-untyped-def]
+def _product_fake(
+    a: Tensor, scale: Tensor, weight: Tensor, to_points: Tensor, from_points: Tensor, species: Tensor
+) -> Any:
     return a.new_empty(a.shape[0], from_points.shape[0], a.shape[2])
 
 
 @torch.library.register_fake("mlip::sphere_product_backward", lib=_library)
-def _backward_fake(g, a, scale, weight, to_points, from_points, species, need_parameters):  # type: ignore[no-untyped-def]
+def _backward_fake(
+    g: Tensor,
+    a: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    to_points: Tensor,
+    from_points: Tensor,
+    species: Tensor,
+    need_parameters: bool,
+) -> Any:
     return tuple(t.new_empty(t.shape) for t in (a, scale, weight))
 
 
 @torch.library.register_fake("mlip::sphere_product_double_backward", lib=_library)
-def _double_fake(da, dscale, dweight, g, a, scale, weight, to_points, from_points, species, need_parameters):  # type: ignore[no-untyped-def] # fmt: skip
+def _double_fake(
+    da: Tensor | None,
+    dscale: Tensor | None,
+    dweight: Tensor | None,
+    g: Tensor,
+    a: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    to_points: Tensor,
+    from_points: Tensor,
+    species: Tensor,
+    need_parameters: bool,
+) -> Any:
     return tuple(t.new_empty(t.shape) for t in (g, a, scale, weight))
 
 
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs[:6])
     ctx.set_materialize_grads(False)
 
 
-def _vjp(ctx, g):  # type: ignore[no-untyped-def]
+def _vjp(ctx: Any, g: Tensor) -> Any:
     if g is None:
         return (None,) * 6
     need = ctx.needs_input_grad
@@ -121,23 +197,31 @@ def _vjp(ctx, g):  # type: ignore[no-untyped-def]
     return (*(grad if wanted else None for grad, wanted in zip(grads, need, strict=False)), None, None, None)
 
 
-def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save_backward(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*inputs[:7])
     ctx.set_materialize_grads(False)
 
 
-def _backward_vjp(ctx, da, dscale, dweight):  # type: ignore[no-untyped-def]
+def _backward_vjp(ctx: Any, da: Tensor | None, dscale: Tensor | None, dweight: Tensor | None) -> Any:
     if da is None and dscale is None and dweight is None:
         return (None,) * 8
     need = ctx.needs_input_grad
     grads = torch.ops.mlip.sphere_product_double_backward(
         da, dscale, dweight, *ctx.saved_tensors, need[2] or need[3]
     )
-    return (*(grad if wanted else None for grad, wanted in zip(grads, need, strict=False)), None, None, None, None)
+    return (
+        *(grad if wanted else None for grad, wanted in zip(grads, need, strict=False)),
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 torch.library.register_autograd("mlip::sphere_product", _vjp, setup_context=_save, lib=_library)
-torch.library.register_autograd("mlip::sphere_product_backward", _backward_vjp, setup_context=_save_backward, lib=_library)  # fmt: skip
+torch.library.register_autograd(
+    "mlip::sphere_product_backward", _backward_vjp, setup_context=_save_backward, lib=_library
+)
 
 
 def sphere_product(

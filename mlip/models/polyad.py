@@ -61,6 +61,10 @@ class PolyadConfig(ModelConfig):
 class FactoredMessage(ConstantModule):
     """Messages through a factored product; with `lmax_in` 0 the harmonics themselves are the factors."""
 
+    weight: Tensor
+    to_points: Tensor
+    from_points: Tensor
+
     def __init__(self, config: PolyadConfig, lmax_in: int) -> None:
         super().__init__()
         scale = 1 / math.sqrt(config.avg_num_neighbors)
@@ -76,8 +80,16 @@ class FactoredMessage(ConstantModule):
         self.register_constant("weight", matrices.W)
         self.register_constant("from_points", matrices.U * scale)
 
-    def forward(self, x: Tensor, y: Tensor, beta: Tensor, table: Tensor, row: Tensor, senders: Tensor,
-                receivers: Tensor) -> Tensor:  # fmt: skip
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        beta: Tensor,
+        table: Tensor,
+        row: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+    ) -> Tensor:
         a = x if self.scalars_in else torch.matmul(self.to_points, x)
         z = message(a, y, beta, table, self.weight, row, senders, receivers, x.shape[0])
         return z if self.scalars_in else torch.matmul(self.from_points, z)
@@ -92,8 +104,16 @@ class ExactMessage(nn.Module):
         self.num_weights = self.product.num_weights
         self.scale = 1 / math.sqrt(config.avg_num_neighbors)
 
-    def forward(self, x: Tensor, y: Tensor, beta: Tensor, table: Tensor, row: Tensor, senders: Tensor,
-                receivers: Tensor) -> Tensor:  # fmt: skip
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        beta: Tensor,
+        table: Tensor,
+        row: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+    ) -> Tensor:
         rows = row[:, None] + torch.arange(ORDER, device=row.device)
         weights = torch.einsum("ek,ekpc->epc", beta, table[rows])
         messages = self.product(x.index_select(0, senders), y.unsqueeze(-1), weights)
@@ -111,7 +131,12 @@ class Layer(nn.Module):
         exact = config.product == "cg"
         self.message = ExactMessage(config, lmax_in) if exact else FactoredMessage(config, lmax_in)
         self.radial = RadialTable(
-            basis, num_species, self.message.num_weights, channels, kind=config.radial, width=config.radial_width
+            basis,
+            num_species,
+            self.message.num_weights,
+            channels,
+            kind=config.radial,
+            width=config.radial_width,
         )
         self.up = EquivariantLinear(lmax_in, channels, channels)
         self.products: nn.Module
@@ -130,15 +155,25 @@ class Layer(nn.Module):
         self.skip = EquivariantLinear(min(lmax_in, lmax_out), channels, channels)
         self.skip_scale = nn.Parameter(torch.ones(num_species, channels))
 
-    def forward(self, h: Tensor, species: Tensor, y: Tensor, beta: Tensor, row: Tensor, senders: Tensor,
-                receivers: Tensor) -> Tensor:  # fmt: skip
+    def forward(
+        self,
+        h: Tensor,
+        species: Tensor,
+        y: Tensor,
+        beta: Tensor,
+        row: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+    ) -> Tensor:
         a = self.message(self.up(h), y, beta, self.radial(), row, senders, receivers)
         if isinstance(self.products, nn.ModuleList):
             b = self.products[1](self.products[0](a), species)
         else:
             b = self.products(a, species)
         kept = self.skip.degree.shape[0]
-        skip = self.skip(h[:, :kept] * self.skip_scale.index_select(0, species).unsqueeze(1))
+        if h.shape[1] > kept:
+            h = h.narrow(1, 0, kept)
+        skip = self.skip(h * self.skip_scale.index_select(0, species).unsqueeze(1))
         out = self.down(b)
         missing = out.shape[1] - kept
         return out + (torch.nn.functional.pad(skip, (0, 0, 0, missing)) if missing else skip)
@@ -174,7 +209,9 @@ class Polyad(Model):
             if getattr(config, name) < 1:
                 raise InputError(f"`{name}` is {getattr(config, name)} but must be at least 1")
         if not 0 <= config.lmax_hidden <= config.lmax:
-            raise InputError(f"`lmax_hidden` is {config.lmax_hidden} but must lie between 0 and `lmax` ({config.lmax})")
+            raise InputError(
+                f"`lmax_hidden` is {config.lmax_hidden} but must lie between 0 and `lmax` ({config.lmax})"
+            )
         self.basis = SplineBasis(config.cutoff, config.num_knots)
         self.embedding = nn.Parameter(torch.randn(len(config.species), config.num_channels))
         degrees = [0] + [config.lmax_hidden] * (config.num_layers - 1) + [0]
@@ -199,15 +236,16 @@ class Polyad(Model):
         """See `Model.forward`; also returns `node_features`, (atoms, channels), the last scalars."""
         species = self.species_index.index_select(0, atomic_numbers)
         y, beta, interval = self.basis(edge_vectors, self.config.lmax)
-        pair = species.index_select(0, receivers) * len(self.config.species) + species.index_select(0, senders)
+        pair = species.index_select(0, receivers) * len(self.config.species) + species.index_select(
+            0, senders
+        )
         row = pair * self.basis.rows + interval
         h = self.embedding.index_select(0, species).unsqueeze(1)
-        energy = None
+        terms: list[Tensor] = []
         for layer, readout in zip(self.layers, self.readouts, strict=True):
             h = layer(h, species, y, beta, row, senders, receivers)
-            term = readout(h[:, 0])
-            energy = term if energy is None else energy + term
-        energy = energy * self.config.energy_scale
+            terms.append(readout(h.select(1, 0)))
+        energy = sum(terms[1:], terms[0]) * self.config.energy_scale
         if self.repulsion is not None:
             energy = energy + self.repulsion(species, senders, receivers, edge_vectors)
-        return {"node_energy": energy, "node_features": h[:, 0]}
+        return {"node_energy": energy, "node_features": h.select(1, 0)}

@@ -26,7 +26,9 @@ class Gate(nn.Module):
         self.lmax, self.num_channels = lmax, num_channels
         self.weight = nn.Parameter(torch.randn(num_channels, lmax * num_channels) / math.sqrt(num_channels))
 
-    def forward(self, x: Float[Tensor, "nodes harmonics channels"]) -> Float[Tensor, "nodes harmonics channels"]:
+    def forward(
+        self, x: Float[Tensor, "nodes harmonics channels"]
+    ) -> Float[Tensor, "nodes harmonics channels"]:
         """Same shape as `x`, whose second dimension is `(lmax + 1)**2`."""
         scalars = x[:, :1]
         gates = torch.sigmoid(x[:, 0] @ self.weight).unflatten(-1, (self.lmax, self.num_channels))

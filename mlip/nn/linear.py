@@ -35,6 +35,8 @@ class EquivariantLinear(nn.Module):
         """The matrix of each component."""
         return (self.weight * self.scale).index_select(0, self.degree)
 
-    def forward(self, x: Float[Tensor, "nodes harmonics channels_in"]) -> Float[Tensor, "nodes harmonics channels_out"]:
+    def forward(
+        self, x: Float[Tensor, "nodes harmonics channels_in"]
+    ) -> Float[Tensor, "nodes harmonics channels_out"]:
         matrices = self._matrices.get([self.weight], self.matrices)
         return torch.bmm(x.transpose(0, 1), matrices).transpose(0, 1)

@@ -16,7 +16,9 @@ from mlip.o3.harmonics import spherical_harmonics
 
 
 class SphereProduct(ConstantModule):
-    r"""$B = \int Y\,(w_1 f_1 + w_2 f_1 f_2 + w_3 f_1 f_2 f_3)\,d\Omega/4\pi$ with $f_j = \sum_{lm} s_{jl} (LA)_{lm} Y_{lm}$.
+    r"""$B = \int Y\,(w_1 f_1 + w_2 f_1 f_2 + w_3 f_1 f_2 f_3)\,d\Omega/4\pi$: powers on the sphere.
+
+    $f_j = \sum_{lm} s_{jl} (LA)_{lm} Y_{lm}$.
 
     L mixes channels. The scales s and the weights w depend on the species of the node and on the channel:
     the weight of a coupling path (l1, l2, l3) is the product of the scales of its degrees. A
@@ -29,6 +31,9 @@ class SphereProduct(ConstantModule):
         num_species: Number of species.
         correlation: Highest power, 1 to 4 (body order less one).
     """
+
+    to_points: Tensor
+    from_points: Tensor
 
     def __init__(
         self, lmax: int, lmax_out: int, num_channels: int, num_species: int, *, correlation: int

@@ -53,6 +53,8 @@ class SplineBasis(ConstantModule):
     the table), so everything built on the basis goes to zero there with four continuous derivatives.
     """
 
+    polynomials: Tensor
+
     def __init__(self, cutoff: float, num_intervals: int) -> None:
         super().__init__()
         if num_intervals < 1:
@@ -67,7 +69,9 @@ class SplineBasis(ConstantModule):
 
     def knots(self) -> Float[Tensor, " num_intervals"]:
         """Centre of each function that is kept, Å; the first ones lie at or below zero."""
-        return (torch.arange(self.num_intervals, dtype=torch.float64) - 2.0) * self.cutoff / self.num_intervals
+        return (
+            (torch.arange(self.num_intervals, dtype=torch.float64) - 2.0) * self.cutoff / self.num_intervals
+        )
 
     def forward(
         self, vectors: Float[Tensor, "edges 3"], lmax: int
@@ -106,6 +110,9 @@ class RadialTable(ConstantModule):
         kind: "network" (a perceptron on Bessel functions of the knots and on the pair) or "spline"
             (free coefficients).
     """
+
+    envelope: Tensor
+    features: Tensor
 
     def __init__(
         self,
@@ -147,6 +154,7 @@ class RadialTable(ConstantModule):
 
     def table(self) -> Float[Tensor, "rows num_functions num_channels"]:
         """The table, computed anew."""
+        values: Tensor
         if self.kind == "spline":
             values = self.coefficients
         else:

@@ -16,12 +16,19 @@ COULOMB = 14.399645478425668
 class ZBLRepulsion(ConstantModule):
     r"""Half the Ziegler–Biersack–Littmark energy of every edge, on its receiver, eV.
 
-    $V = \frac{Z_1 Z_2 e^2}{4\pi\epsilon_0 r}\,\phi(r/a)\,f(r/r_m)$, $a = 0.46850/(Z_1^{0.23} + Z_2^{0.23})$ Å,
+    $V = \frac{Z_1 Z_2 e^2}{4\pi\epsilon_0 r}\,\phi(r/a)\,f(r/r_m)$,
+    $a = 0.46850/(Z_1^{0.23} + Z_2^{0.23})$ Å,
     $\phi(x) = 0.18175e^{-3.19980x} + 0.50986e^{-0.94229x} + 0.28022e^{-0.40290x} + 0.02817e^{-0.20162x}$,
     switched off by the polynomial envelope f at $r_m = \min(r_c, R_1 + R_2)$, R the covalent radii.
 
     Source: J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Matter, 1985.
     """
+
+    charges: Tensor
+    reach: Tensor
+    length: Tensor
+    amplitudes: Tensor
+    decays: Tensor
 
     def __init__(self, species: tuple[int, ...], cutoff: float) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 #pragma once
 #include "edge_basis_impl.h"
 #include "kernel_table.h"
-#include "message_impl.h"
+#include "message_second_impl.h"
 #include "sphere_product_impl.h"
 
 namespace mlip {
