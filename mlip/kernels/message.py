@@ -10,6 +10,7 @@ derivatives are sums of the same form, so that training on forces needs no saved
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -48,102 +49,49 @@ def supported(a: Tensor, table: Tensor, beta: Tensor) -> bool:
     )
 
 
+def _dense(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [t.contiguous() for t in tensors]
+
+
 def _call(
     name: str,
     num_receivers: int,
-    operands: tuple[Tensor | None, ...],
+    first: tuple[Tensor | None, ...],
+    operands: list[Tensor],
     outputs: tuple[Tensor | None, ...],
-    a: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    table: Tensor,
-    weight: Tensor,
-    row: Tensor,
-    senders: Tensor,
-    receivers: Tensor,
 ) -> None:
+    """Run a compiled kernel on dense operands, in the order of `message`."""
+    a, y, beta, table, weight, row, senders, receivers = operands
     library = load_library()
     if library is None:
         raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
-    shape = MessageShape(
-        a.shape[0],
-        num_receivers,
-        senders.shape[0],
-        weight.shape[0],
-        a.shape[1],
-        table.shape[1],
-        table.shape[2],
-        beta.shape[1],
-        table.shape[0],
-        0,
-        senders.data_ptr(),
-        receivers.data_ptr(),
-        row.data_ptr(),
-    )
-    tensors = (*operands, a, y, beta, table, weight, *outputs)
+    counts = (a.shape[0], num_receivers, senders.shape[0], weight.shape[0], a.shape[1])
+    sizes = (table.shape[1], table.shape[2], beta.shape[1], table.shape[0], 0)
+    shape = MessageShape(*counts, *sizes, senders.data_ptr(), receivers.data_ptr(), row.data_ptr())
+    tensors = (*first, a, y, beta, table, weight, *outputs)
     pointers = [None if t is None else t.data_ptr() for t in tensors]
     status = getattr(library, f"mlip_{name}_{SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers)
     if status != 0:
         raise RuntimeError(f"mlip::{name} has no compiled case for {table.shape[1]} degrees")
 
 
-def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if t is None else t.contiguous() for t in tensors]
-
-
-def _message_cpu(
-    a: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    table: Tensor,
-    weight: Tensor,
-    row: Tensor,
-    senders: Tensor,
-    receivers: Tensor,
-    num_receivers: int,
-) -> Any:
+def _message_cpu(*arguments: Any) -> Tensor:
+    a, beta, table = arguments[0], arguments[2], arguments[3]
     if not supported(a, table, beta):
-        return reference.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)
-    a, y, beta, table, weight, row, senders, receivers = _dense(
-        a, y, beta, table, weight, row, senders, receivers
-    )
-    z = a.new_empty(num_receivers, weight.shape[0], a.shape[2])
-    _call("message", num_receivers, (), (z,), a, y, beta, table, weight, row, senders, receivers)
+        return reference.message(*arguments)
+    operands, num_receivers = _dense(arguments[:8]), arguments[8]
+    z = a.new_empty(num_receivers, operands[4].shape[0], a.shape[2])
+    _call("message", num_receivers, (), operands, (z,))
     return z
 
 
-def _backward_cpu(
-    g: Tensor,
-    a: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    table: Tensor,
-    weight: Tensor,
-    row: Tensor,
-    senders: Tensor,
-    receivers: Tensor,
-    need_table: bool,
-) -> Any:
-    g, a, y, beta, table, weight, row, senders, receivers = _dense(
-        g, a, y, beta, table, weight, row, senders, receivers
-    )
+def _backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    operands, need_table = _dense(arguments[:8]), arguments[8]
+    a, y, beta, table = operands[:4]
     ga, gy, gbeta = torch.empty_like(a), torch.empty_like(y), torch.empty_like(beta)
     gtable = torch.empty_like(table) if need_table else None
-    _call(
-        "message_backward",
-        g.shape[0],
-        (g,),
-        (ga, gy, gbeta, gtable),
-        a,
-        y,
-        beta,
-        table,
-        weight,
-        row,
-        senders,
-        receivers,
-    )
-    return ga, gy, gbeta, table.new_zeros(table.shape) if gtable is None else gtable
+    _call("message_backward", g.shape[0], (g.contiguous(),), operands, (ga, gy, gbeta, gtable))
+    return ga, gy, gbeta, torch.zeros_like(table) if gtable is None else gtable
 
 
 def _double_backward_cpu(
@@ -152,36 +100,15 @@ def _double_backward_cpu(
     dbeta: Tensor | None,
     dtable: Tensor | None,
     g: Tensor,
-    a: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    table: Tensor,
-    weight: Tensor,
-    row: Tensor,
-    senders: Tensor,
-    receivers: Tensor,
-    need_table: bool,
-) -> Any:
-    da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers = _dense(
-        da, dy, dbeta, dtable, g, a, y, beta, table, weight, row, senders, receivers
-    )
-    gg, ga, gy, gbeta = (torch.empty_like(t) for t in (g, a, y, beta))
+    *arguments: Any,
+) -> tuple[Tensor, ...]:
+    first = tuple(None if t is None else t.contiguous() for t in (da, dy, dbeta, dtable, g))
+    operands, need_table = _dense(arguments[:8]), arguments[8]
+    a, y, beta, table = operands[:4]
+    gg, ga, gy, gbeta = (torch.empty_like(t) for t in (g.contiguous(), a, y, beta))
     gtable = torch.empty_like(table) if need_table else None
-    _call(
-        "message_double_backward",
-        g.shape[0],
-        (da, dy, dbeta, dtable, g),
-        (gg, ga, gy, gbeta, gtable),
-        a,
-        y,
-        beta,
-        table,
-        weight,
-        row,
-        senders,
-        receivers,
-    )
-    return gg, ga, gy, gbeta, table.new_zeros(table.shape) if gtable is None else gtable
+    _call("message_double_backward", g.shape[0], first, operands, (gg, ga, gy, gbeta, gtable))
+    return gg, ga, gy, gbeta, torch.zeros_like(table) if gtable is None else gtable
 
 
 _library.impl("message", _message_cpu, "CPU")
@@ -190,59 +117,19 @@ _library.impl("message_double_backward", _double_backward_cpu, "CPU")
 
 
 @torch.library.register_fake("mlip::message", lib=_library)
-def _message_fake(
-    a: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    table: Tensor,
-    weight: Tensor,
-    row: Tensor,
-    senders: Tensor,
-    receivers: Tensor,
-    num_receivers: int,
-) -> Any:
+def _message_fake(*arguments: Any) -> Tensor:
+    a, weight, num_receivers = arguments[0], arguments[4], arguments[8]
     return a.new_empty(num_receivers, weight.shape[0], a.shape[2])
 
 
 @torch.library.register_fake("mlip::message_backward", lib=_library)
-def _backward_fake(
-    g: Tensor,
-    a: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    table: Tensor,
-    weight: Tensor,
-    row: Tensor,
-    senders: Tensor,
-    receivers: Tensor,
-    need_table: bool,
-) -> Any:
-    return (
-        a.new_empty(a.shape),
-        y.new_empty(y.shape),
-        beta.new_empty(beta.shape),
-        table.new_empty(table.shape),
-    )
+def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in arguments[1:5])
 
 
 @torch.library.register_fake("mlip::message_double_backward", lib=_library)
-def _double_backward_fake(
-    da: Tensor | None,
-    dy: Tensor | None,
-    dbeta: Tensor | None,
-    dtable: Tensor | None,
-    g: Tensor,
-    a: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    table: Tensor,
-    weight: Tensor,
-    row: Tensor,
-    senders: Tensor,
-    receivers: Tensor,
-    need_table: bool,
-) -> Any:
-    return tuple(t.new_empty(t.shape) for t in (g, a, y, beta, table))
+def _double_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in arguments[4:9])
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
