@@ -4,7 +4,8 @@ $$z_{nqc} = \sum_{e \to n} a_{s(e)qc} \sum_l b_{elq} w_{elc}, \qquad
   b_{elq} = \sum_{m} W_{q,lm} Y_{e,lm}, \qquad w_{elc} = \sum_k \beta_{ek} P_{\mathrm{row}(e)+k,lc}$$
 
 It never makes an edge x point x channel tensor. Being linear in each of a, Y, beta and P, its
-derivatives are sums of the same form, so that training on forces needs no saved edge tensors.
+derivatives are sums of the same form, so that training on forces needs no saved edge tensors. The
+derivatives leave out (return empty) the gradient of P where it is not needed.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     ga, gy, gbeta = torch.empty_like(a), torch.empty_like(y), torch.empty_like(beta)
     gtable = torch.empty_like(table) if need_table else None
     _call("message_backward", g.shape[0], (g.contiguous(),), operands, (ga, gy, gbeta, gtable))
-    return ga, gy, gbeta, torch.zeros_like(table) if gtable is None else gtable
+    return ga, gy, gbeta, table.new_empty(0) if gtable is None else gtable
 
 
 def _double_backward_cpu(
@@ -108,7 +109,7 @@ def _double_backward_cpu(
     gg, ga, gy, gbeta = (torch.empty_like(t) for t in (g.contiguous(), a, y, beta))
     gtable = torch.empty_like(table) if need_table else None
     _call("message_double_backward", g.shape[0], first, operands, (gg, ga, gy, gbeta, gtable))
-    return gg, ga, gy, gbeta, torch.zeros_like(table) if gtable is None else gtable
+    return gg, ga, gy, gbeta, table.new_empty(0) if gtable is None else gtable
 
 
 _library.impl("message", _message_cpu, "CPU")
@@ -124,12 +125,14 @@ def _message_fake(*arguments: Any) -> Tensor:
 
 @torch.library.register_fake("mlip::message_backward", lib=_library)
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(t.new_empty(t.shape) for t in arguments[1:5])
+    a, y, beta, table = (t.new_empty(t.shape) for t in arguments[1:5])
+    return a, y, beta, table if arguments[9] else table.new_empty(0)
 
 
 @torch.library.register_fake("mlip::message_double_backward", lib=_library)
 def _double_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(t.new_empty(t.shape) for t in arguments[4:9])
+    g, a, y, beta, table = (t.new_empty(t.shape) for t in arguments[4:9])
+    return g, a, y, beta, table if arguments[13] else table.new_empty(0)
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:

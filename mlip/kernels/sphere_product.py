@@ -45,100 +45,53 @@ def supported(a: Tensor, scale: Tensor) -> bool:
 
 
 def _call(
-    name: str,
-    tensors: tuple[Tensor | None, ...],
-    a: Tensor,
-    scale: Tensor,
-    from_points: Tensor,
-    species: Tensor,
+    name: str, first: tuple[Tensor | None, ...], operands: list[Tensor], outputs: tuple[Tensor | None, ...]
 ) -> None:
+    """Run a compiled kernel on dense operands, in the order of `sphere_product`."""
+    a, scale, weight, to_points, from_points, species = operands
     library = load_library()
     if library is None:
         raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
-    shape = SphereShape(
-        a.shape[0],
-        scale.shape[0],
-        from_points.shape[1],
-        scale.shape[2],
-        from_points.shape[0],
-        scale.shape[1],
-        a.shape[2],
-        0,
-        species.data_ptr(),
-    )
+    counts = (a.shape[0], scale.shape[0], from_points.shape[1], scale.shape[2], from_points.shape[0])
+    shape = SphereShape(*counts, scale.shape[1], a.shape[2], 0, species.data_ptr())
+    tensors = (*first, a, scale, weight, to_points, from_points, *outputs)
     pointers = [None if t is None else t.data_ptr() for t in tensors]
     if getattr(library, f"mlip_{name}_{SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers) != 0:
         raise RuntimeError(f"mlip::{name} has no compiled case for shape {tuple(scale.shape)}")
 
 
-def _product_cpu(*operands: Tensor) -> Any:
-    if not supported(operands[0], operands[1]):
-        return reference.sphere_product(*operands)
-    a, scale, weight, to_points, from_points, species = (t.contiguous() for t in operands)
+def _product_cpu(*arguments: Tensor) -> Tensor:
+    if not supported(arguments[0], arguments[1]):
+        return reference.sphere_product(*arguments)
+    operands = [t.contiguous() for t in arguments]
+    a, from_points = operands[0], operands[4]
     out = a.new_empty(a.shape[0], from_points.shape[0], a.shape[2])
-    _call("sphere_product", (a, scale, weight, to_points, from_points, out), a, scale, from_points, species)
+    _call("sphere_product", (), operands, (out,))
     return out
 
 
-def _backward_cpu(
-    g: Tensor,
-    a: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    to_points: Tensor,
-    from_points: Tensor,
-    species: Tensor,
-    need_parameters: bool,
-) -> Any:
-    g, a, scale, weight, to_points, from_points, species = (
-        t.contiguous() for t in (g, a, scale, weight, to_points, from_points, species)
-    )
-    ga, gscale, gweight = torch.empty_like(a), torch.zeros_like(scale), torch.zeros_like(weight)
-    parameters = (gscale, gweight) if need_parameters else (None, None)
-    _call(
-        "sphere_product_backward",
-        (g, a, scale, weight, to_points, from_points, ga, *parameters),
-        a,
-        scale,
-        from_points,
-        species,
-    )
-    return ga, gscale, gweight
+def _outputs(a: Tensor, scale: Tensor, weight: Tensor, need: bool) -> tuple[Tensor, ...]:
+    """Room for the gradients; those of the parameters are empty where they are not needed."""
+    return (torch.empty_like(a), *(torch.empty_like(t) if need else t.new_empty(0) for t in (scale, weight)))
+
+
+def _backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    operands, need = [t.contiguous() for t in arguments[:6]], arguments[6]
+    outputs = _outputs(operands[0], operands[1], operands[2], need)
+    wanted = outputs if need else (outputs[0], None, None)
+    _call("sphere_product_backward", (g.contiguous(),), operands, wanted)
+    return outputs
 
 
 def _double_backward_cpu(
-    da: Tensor | None,
-    dscale: Tensor | None,
-    dweight: Tensor | None,
-    g: Tensor,
-    a: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    to_points: Tensor,
-    from_points: Tensor,
-    species: Tensor,
-    need_parameters: bool,
-) -> Any:
-    da, dscale, dweight = (None if t is None else t.contiguous() for t in (da, dscale, dweight))
-    g, a, scale, weight, to_points, from_points, species = (
-        t.contiguous() for t in (g, a, scale, weight, to_points, from_points, species)
-    )
-    gg, ga, gscale, gweight = (
-        torch.empty_like(g),
-        torch.empty_like(a),
-        torch.zeros_like(scale),
-        torch.zeros_like(weight),
-    )
-    parameters = (gscale, gweight) if need_parameters else (None, None)
-    _call(
-        "sphere_product_double_backward",
-        (da, dscale, dweight, g, a, scale, weight, to_points, from_points, gg, ga, *parameters),
-        a,
-        scale,
-        from_points,
-        species,
-    )
-    return gg, ga, gscale, gweight
+    da: Tensor | None, dscale: Tensor | None, dweight: Tensor | None, g: Tensor, *arguments: Any
+) -> tuple[Tensor, ...]:
+    first = tuple(None if t is None else t.contiguous() for t in (da, dscale, dweight, g))
+    operands, need = [t.contiguous() for t in arguments[:6]], arguments[6]
+    gg, outputs = torch.empty_like(g.contiguous()), _outputs(operands[0], operands[1], operands[2], need)
+    wanted = outputs if need else (outputs[0], None, None)
+    _call("sphere_product_double_backward", first, operands, (gg, *wanted))
+    return gg, *outputs
 
 
 _library.impl("sphere_product", _product_cpu, "CPU")
@@ -147,41 +100,21 @@ _library.impl("sphere_product_double_backward", _double_backward_cpu, "CPU")
 
 
 @torch.library.register_fake("mlip::sphere_product", lib=_library)
-def _product_fake(
-    a: Tensor, scale: Tensor, weight: Tensor, to_points: Tensor, from_points: Tensor, species: Tensor
-) -> Any:
+def _product_fake(*arguments: Tensor) -> Tensor:
+    a, from_points = arguments[0], arguments[4]
     return a.new_empty(a.shape[0], from_points.shape[0], a.shape[2])
 
 
 @torch.library.register_fake("mlip::sphere_product_backward", lib=_library)
-def _backward_fake(
-    g: Tensor,
-    a: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    to_points: Tensor,
-    from_points: Tensor,
-    species: Tensor,
-    need_parameters: bool,
-) -> Any:
-    return tuple(t.new_empty(t.shape) for t in (a, scale, weight))
+def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    a, scale, weight = (t.new_empty(t.shape) for t in arguments[1:4])
+    return (a, scale, weight) if arguments[7] else (a, scale.new_empty(0), weight.new_empty(0))
 
 
 @torch.library.register_fake("mlip::sphere_product_double_backward", lib=_library)
-def _double_fake(
-    da: Tensor | None,
-    dscale: Tensor | None,
-    dweight: Tensor | None,
-    g: Tensor,
-    a: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    to_points: Tensor,
-    from_points: Tensor,
-    species: Tensor,
-    need_parameters: bool,
-) -> Any:
-    return tuple(t.new_empty(t.shape) for t in (g, a, scale, weight))
+def _double_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    g, a, scale, weight = (t.new_empty(t.shape) for t in arguments[3:7])
+    return (g, a, scale, weight) if arguments[10] else (g, a, scale.new_empty(0), weight.new_empty(0))
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
