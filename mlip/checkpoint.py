@@ -26,6 +26,7 @@ FORMAT, FORMAT_VERSION = "polyad-potential", 1
 BUNDLED = {"default": "gfn2-hcno-small.safetensors", "gfn2-hcno-small": "gfn2-hcno-small.safetensors"}
 """Names of the models that come with the package."""
 _BUNDLED_FOLDER = Path(__file__).parent / "models" / "bundled"
+_REQUIRED = ("model", "config", "species", "cutoff", "e0s", "dtype")
 _MAX_HEADER = 100_000_000
 
 
@@ -66,14 +67,17 @@ def read_header(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError
         tensors = json.loads(raw)
         metadata = json.loads(tensors.get("__metadata__", {})["polyad"])
-        if metadata["format"] != FORMAT:
+        if metadata["format"] != FORMAT or not isinstance(metadata["format_version"], int):
+            raise ValueError
+        newer = metadata["format_version"] > FORMAT_VERSION
+        if not newer and any(key not in metadata for key in _REQUIRED):
             raise ValueError
         end = max(entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(
             f"{path} is not a polyad model; give a .safetensors file written by `mlip train`"
         ) from None
-    if metadata["format_version"] > FORMAT_VERSION:
+    if newer:
         raise InputError(
             f"{path} has format version {metadata['format_version']}; "
             f"this polyad reads up to {FORMAT_VERSION}: upgrade it"
@@ -169,8 +173,11 @@ def load_potential(
     header = read_header(path)
     if header["model"] not in MODELS:
         raise InputError(f"{path} holds a {header['model']!r} model; this polyad knows {', '.join(MODELS)}")
+    types = {"float32": torch.float32, "float64": torch.float64}
+    if header["dtype"] not in types:
+        raise InputError(f"{path} holds {header['dtype']} weights; this polyad reads {', '.join(types)}")
+    saved = types[header["dtype"]]
     model = MODELS[header["model"]].from_config(header["config"])
-    saved = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
     model.to(saved)
     try:
         model.load_state_dict(load_file(str(path)))

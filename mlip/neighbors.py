@@ -26,10 +26,10 @@ def _check_geometry(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) ->
             f"position of atom {bad[0]} is {positions[bad[0]].tolist()} but must be finite; "
             f"{bad.size} atom(s) have NaN or infinite coordinates"
         )
-    if not pbc.any():
-        return
     if not np.isfinite(cell).all():
         raise InputError("`cell` holds NaN or infinite numbers; give three finite lattice vectors")
+    if not pbc.any():
+        return
     lengths = np.linalg.norm(cell, axis=1)
     axes = cell[pbc]
     volume = np.sqrt(max(np.linalg.det(axes @ axes.T), 0.0))

@@ -184,16 +184,18 @@ class Readout(nn.Module):
 
     def __init__(self, channels: int, width: int, *, network: bool) -> None:
         super().__init__()
-        self.linear = nn.Parameter(torch.randn(channels) / channels)
+        self.linear = nn.Parameter(torch.randn(channels))
         self.network = network
         if network:
-            self.hidden = nn.Parameter(torch.randn(channels, width) / math.sqrt(channels))
-            self.out = nn.Parameter(torch.randn(width) / width)
+            self.hidden = nn.Parameter(torch.randn(channels, width))
+            self.out = nn.Parameter(torch.randn(width))
 
     def forward(self, scalars: Float[Tensor, "atoms channels"]) -> Float[Tensor, " atoms"]:
-        energy = scalars @ self.linear
+        channels = scalars.shape[1]
+        energy = scalars @ self.linear / channels
         if self.network:
-            energy = energy + nn.functional.silu(scalars @ self.hidden) @ self.out
+            hidden = nn.functional.silu(scalars @ self.hidden / math.sqrt(channels))
+            energy = energy + hidden @ self.out / self.out.shape[0]
         return energy
 
 

@@ -20,6 +20,9 @@ from mlip.o3.constants import ConstantModule
 ORDER = 6
 """Basis functions that are not zero on one interval (quintic: degree 5)."""
 
+SILU_GAIN = 1.6765
+"""1 / (root mean square of SiLU of a standard normal number): keeps variance through a layer."""
+
 RadialKind = Literal["network", "spline"]
 
 
@@ -143,10 +146,12 @@ class RadialTable(ConstantModule):
             return
         features = bessel(knots, basis.cutoff, num_bessel)
         self.register_constant("features", features / features.pow(2).mean().sqrt())
-        self.first = nn.Parameter(torch.randn(num_bessel, width) / math.sqrt(num_bessel))
-        self.pair_bias = nn.Parameter(torch.randn(pairs, width) * 0.5)
-        self.second = nn.Parameter(torch.randn(width, width) / math.sqrt(width))
-        self.third = nn.Parameter(torch.randn(width, outputs) / math.sqrt(width))
+        # Weights of order one, divided by the root of their number where they are used: an optimiser's
+        # step then changes every layer by the same small fraction.
+        self.first = nn.Parameter(torch.randn(num_bessel, width))
+        self.pair_bias = nn.Parameter(torch.randn(pairs, width))
+        self.second = nn.Parameter(torch.randn(width, width))
+        self.third = nn.Parameter(torch.randn(width, outputs))
 
     def forward(self) -> Float[Tensor, "rows num_functions num_channels"]:
         """The table; rows of one pair are contiguous, its zero rows last."""
@@ -159,8 +164,10 @@ class RadialTable(ConstantModule):
             values = self.coefficients
         else:
             silu = nn.functional.silu
-            hidden = silu((self.features @ self.first)[None] + self.pair_bias[:, None]) * 1.6765
-            hidden = silu(hidden @ self.second) * 1.6765
-            values = hidden @ self.third
+            in_root, root = math.sqrt(self.first.shape[0]), math.sqrt(self.second.shape[0])
+            first = self.features @ self.first / in_root
+            hidden = silu(first[None] + 0.5 * self.pair_bias[:, None]) * SILU_GAIN
+            hidden = silu(hidden @ self.second / root) * SILU_GAIN
+            values = hidden @ self.third / root
         values = nn.functional.pad(values * self.envelope[:, None], (0, 0, 0, self.zero_rows))
         return values.reshape(-1, self.num_functions, self.num_channels)
