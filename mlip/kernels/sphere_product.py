@@ -33,13 +33,14 @@ _library.define(
 )
 
 
-def supported(a: Tensor, scale: Tensor) -> bool:
+def supported(a: Tensor, scale: Tensor, from_points: Tensor) -> bool:
     """Whether the compiled CPU kernel covers these operands."""
     return (
         a.device.type == "cpu"
         and a.dtype in SUFFIX
         and scale.shape[1] in _COMPILED_CORRELATIONS
         and scale.shape[2] in _COMPILED_DEGREES
+        and from_points.shape[0] <= a.shape[1]
         and load_library() is not None
     )
 
@@ -61,7 +62,7 @@ def _call(
 
 
 def _product_cpu(*arguments: Tensor) -> Tensor:
-    if not supported(arguments[0], arguments[1]):
+    if not supported(arguments[0], arguments[1], arguments[4]):
         return reference.sphere_product(*arguments)
     operands = [t.contiguous() for t in arguments]
     a, from_points = operands[0], operands[4]
@@ -178,6 +179,6 @@ def sphere_product(
     The compiled kernel gives first and second derivatives; for higher ones use
     `mlip.kernels.reference.sphere_product`.
     """
-    if not (supported(a, scale) and usable()):
+    if not (supported(a, scale, from_points) and usable()):
         return reference.sphere_product(a, scale, weight, to_points, from_points, species)
     return torch.ops.mlip.sphere_product(a, scale, weight, to_points, from_points, species)
