@@ -90,11 +90,13 @@ def test_registration() -> None:
 
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(
-    "shape", [{"correlation": 1}, {"correlation": 4}, {"degrees": 1}, {"degrees": 5}], ids=str
+    "shape",
+    [{"correlation": 1}, {"correlation": 4}, {"degrees": 1}, {"degrees": 5}, {"degrees_out": 4}],
+    ids=str,
 )
 def test_what_is_not_compiled_goes_to_the_reference(shape: dict[str, int]) -> None:
     case = sphere_case(**shape)
-    assert not supported(case.operands[0], case.operands[1])
+    assert not supported(case.operands[0], case.operands[1], case.others[1])
     got = sphere_product(*case.operands, *case.others)
     assert torch.equal(got, reference.sphere_product(*case.operands, *case.others))
     g = torch.zeros_like(got)
