@@ -19,7 +19,7 @@ from nequip import __version__ as nequip_version
 from nequip.data import AtomicDataDict, from_ase
 from nequip.integrations.utils import basic_transforms
 from nequip.model import NequIPGNNModel
-from nequip.model.inference_models import load_aotinductor_model
+from nequip.nn.compile import DictInputOutputWrapper
 from nequip.scripts._compile_utils import ASE_TARGET, single_frame_batch_map_settings
 from nequip.utils.aot import aot_export_model
 from nequip.utils.global_state import set_global_state
@@ -54,9 +54,8 @@ def compile_package(options: dict[str, Any]) -> Task:
 def energy_compiled(options: dict[str, Any]) -> Task:
     """As `energy`, by the compiled package `options["package"]`."""
     structure = _structure(options)
-    model, _ = load_aotinductor_model(
-        options["package"], torch.device("cpu"), list(ASE_TARGET["input"]), list(ASE_TARGET["output"])
-    )
+    package = torch._inductor.aoti_load_package(options["package"])
+    model = DictInputOutputWrapper(package, ASE_TARGET["input"], ASE_TARGET["output"])
     return Task(lambda: model(structure), facts=_facts(None, structure))
 
 
