@@ -152,6 +152,16 @@ def test_reach(num_layers: int) -> None:
     assert farthest == num_layers
 
 
+def test_pairs() -> None:
+    """Radial functions belong to a receiving and a sending element, in this order."""
+    model, g = make(num_layers=1, radial="spline"), graph()
+    before = energies(model)
+    with torch.no_grad():
+        model.layers[0].radial.coefficients[0 * 2 + 1] += 1.0  # hydrogen receives from oxygen
+    changed = (energies(model) - before).abs() > 1e-8
+    assert torch.equal(changed, g.atomic_numbers == 1)
+
+
 def test_features() -> None:
     g = graph()
     out = make()(g.atomic_numbers, g.senders, g.receivers, g.edge_vectors())
