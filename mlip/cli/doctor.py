@@ -46,10 +46,22 @@ def doctor(
 
         for name, found in findings.items():
             if name != "ok":
-                print("\n".join(_lines(name, found)))
+                print("\n".join(_lines(name, _readable(found))))
         print("everything works" if not failed else f"FAILED: {', '.join(failed)}")
     if failed:
         raise typer.Exit(1)
+
+
+def _readable(found: dict[str, Any]) -> dict[str, Any]:
+    """One line for each kernel; everything else as it is."""
+    kernels = found.get("kernels")
+    if not isinstance(kernels, list):
+        return found
+    lines = {
+        f"{k['kernel']} ({k['dtype']})": f"{'ok' if k['ok'] else 'WRONG'}, differs by {k['difference']:.1e}"
+        for k in kernels
+    }
+    return {**{name: value for name, value in found.items() if name != "kernels"}, **lines}
 
 
 def _attempt(test: Callable[[], dict[str, Any]]) -> dict[str, Any]:
