@@ -97,8 +97,12 @@ def test_double_backward_registration() -> None:
     g = torch.randn(5, 7, 3, dtype=torch.float64)
     tests = ("test_schema", "test_faketensor")
     for tangents in (inputs, (None, None, inputs[2], None)):
-        operands = (*tangents, g, *inputs, *case.others[:-1], True)
-        torch.library.opcheck(torch.ops.mlip.message_double_backward, operands, test_utils=tests)
+        for need_table in (True, False):
+            operands = (g, *inputs, *case.others[:-1], need_table)
+            torch.library.opcheck(torch.ops.mlip.message_backward, operands, test_utils=tests)
+            torch.library.opcheck(
+                torch.ops.mlip.message_double_backward, (*tangents, *operands), test_utils=tests
+            )
 
 
 def test_constant_factor_gets_no_gradient() -> None:

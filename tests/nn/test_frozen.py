@@ -46,14 +46,16 @@ def test_changed_weights() -> None:
 
 
 def test_converted_weights() -> None:
-    """Also when the new weights may lie where the old ones lay."""
+    """Also when the new weights come to lie where the old ones lay."""
     square = Square()
-    square.weight += 1e-12
-    square()
-    for _ in range(20):
-        square.float()
-        square.double()
-        assert torch.equal(square(), square.weight**2)
+    for size in (2, 100, 1000, 5000, 20000) * 5:
+        square.weight = nn.Parameter(torch.rand(size, dtype=torch.float64), requires_grad=False)
+        for _ in range(5):
+            square()
+            square.float()
+            square.double()
+            assert torch.equal(square(), square.weight**2)
+            square.weight = nn.Parameter(square.weight + 1e-12, requires_grad=False)
     assert square.float()().dtype == torch.float32
 
 
