@@ -146,7 +146,9 @@ def test_describe_without_reason() -> None:
 def test_interrupting_a_relaxation(folder, model_file) -> None:
     """A real Ctrl-C: status 130, no traceback, and the path so far on disk."""
     code = (
-        "import os, signal\nimport mlip.search.relax as r\nold = r._largest\ncount = []\n"
+        # A shell that starts tests in the background has SIGINT ignored; a terminal has not.
+        "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import mlip.search.relax as r\nold = r._largest\ncount = []\n"
         "def largest(target):\n    count.append(1)\n"
         "    if len(count) == 3: os.kill(os.getpid(), signal.SIGINT)\n"
         "    return old(target)\nr._largest = largest\n" + ROOT
