@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -210,6 +211,9 @@ class Polyad(Model):
         for name in ("num_channels", "num_layers", "num_knots", "radial_width", "readout_width"):
             if getattr(config, name) < 1:
                 raise InputError(f"`{name}` is {getattr(config, name)} but must be at least 1")
+        if config.product not in get_args(ProductKind):
+            known = ", ".join(get_args(ProductKind))
+            raise InputError(f"`product` is {config.product!r} but must be one of {known}")
         if not 0 <= config.lmax_hidden <= config.lmax:
             raise InputError(
                 f"`lmax_hidden` is {config.lmax_hidden} but must lie between 0 and `lmax` ({config.lmax})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ RELATIVE = {torch.float64: 1e-10, torch.float32: 2e-4}
 Output = Mapping[str, Tensor]
 
 
+@runtime_checkable
 class PotentialLike(Protocol):
     """The part of `mlip.potential.Potential` that the checks use."""
 

@@ -207,3 +207,8 @@ def test_hidden_degrees(lmax_hidden: int) -> None:
 def test_bad_values(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
         Polyad.from_config({"species": [1, 8], **options})
+
+
+def test_refuses_an_unknown_product() -> None:
+    with pytest.raises(InputError, match="`product` is 'foo' but must be one of cg, quadrature, cp, cp-all"):
+        Polyad.from_config({"species": (1,), "product": "foo"})
