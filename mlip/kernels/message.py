@@ -140,7 +140,7 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _message_vjp(ctx: Any, g: Tensor) -> Any:
+def _message_vjp(ctx: Any, g: Tensor | None) -> Any:
     if g is None:
         return (None,) * 9
     saved = ctx.saved_tensors

@@ -104,7 +104,7 @@ class Subject:
 
     def run(self, atoms: Atoms) -> Output:
         """Everything that is defined for this structure."""
-        return self.potential(self.graph(atoms), forces=True, stress=atoms.cell.rank == 3)
+        return self.potential(self.graph(atoms), forces=True, stress=bool(atoms.cell.rank == 3))
 
     def binding(self, output: Output, atoms: Atoms) -> Tensor:
         """Energy of each atom less that of the isolated atom, eV."""
