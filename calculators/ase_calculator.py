@@ -160,7 +160,7 @@ class MLIPCalculator(Calculator):
             self.atoms = atoms.copy()
         if self.atoms is None or len(self.atoms) == 0:
             raise InputError("the structure has no atoms: at least one is needed")
-        has_volume = self.atoms.cell.rank == 3
+        has_volume = bool(self.atoms.cell.rank == 3)
         if "stress" in properties:
             if not has_volume:
                 raise InputError(

@@ -89,7 +89,7 @@ def rattled(atoms: Atoms, seed: int = 0) -> Atoms:
 def test_against_ase(atoms: Atoms) -> None:
     """Energy, atomic energies, forces and stress, with their signs, of ASE's own Lennard-Jones calculator."""
     atoms.calc = LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=CUTOFF, smooth=False)
-    stress = atoms.cell.rank == 3
+    stress = bool(atoms.cell.rank == 3)
     out = pairs()(build_graph(atoms, CUTOFF), stress=stress)
     assert float(out["energy"]) == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
     np.testing.assert_allclose(out["node_energy"], atoms.get_potential_energies(), rtol=1e-11)
