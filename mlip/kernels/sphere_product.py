@@ -123,7 +123,7 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _vjp(ctx: Any, g: Tensor) -> Any:
+def _vjp(ctx: Any, g: Tensor | None) -> Any:
     if g is None:
         return (None,) * 6
     need = ctx.needs_input_grad
