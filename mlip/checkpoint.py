@@ -177,14 +177,15 @@ def load_potential(
     if header["dtype"] not in types:
         raise InputError(f"{path} holds {header['dtype']} weights; this polyad reads {', '.join(types)}")
     saved = types[header["dtype"]]
-    model = MODELS[header["model"]].from_config(header["config"])
-    model.to(saved)
-    try:
-        model.load_state_dict(load_file(str(path)))
-    except (RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{path}: its weights do not fit its configuration ({str(error).splitlines()[0]})"
-        ) from None
+    # Weights are ordinary tensors, also for who loads in inference mode; nobody's random numbers are used up.
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        model = MODELS[header["model"]].from_config(header["config"]).to(saved)
+        try:
+            model.load_state_dict(load_file(str(path)))
+        except (RuntimeError, SafetensorError) as error:
+            raise InputError(
+                f"{path}: its weights do not fit its configuration ({str(error).splitlines()[0]})"
+            ) from None
     known = (
         "format",
         "format_version",
@@ -197,5 +198,6 @@ def load_potential(
         "dtype",
     )
     metadata = {key: value for key, value in header.items() if key not in known}
-    potential = Potential(model, {int(z): e for z, e in header["e0s"].items()}, metadata=metadata)
-    return potential.to(device=device, dtype=dtype or saved).eval().requires_grad_(False)
+    with torch.inference_mode(False):
+        potential = Potential(model, {int(z): e for z, e in header["e0s"].items()}, metadata=metadata)
+        return potential.to(device=device, dtype=dtype or saved).eval().requires_grad_(False)

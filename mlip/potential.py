@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +105,13 @@ class Potential(nn.Module):
         Raises:
             InputError: an element that the model does not know; stress of a cell without volume.
         """
+        made_there = torch.is_inference_mode_enabled() or graph.positions.is_inference()
+        if made_there and (forces or stress):
+            # Nothing can be differentiated in inference mode, nor with tensors made in it.
+            fields = {f.name: getattr(graph, f.name) for f in dataclasses.fields(graph)}
+            with torch.inference_mode(False):
+                graph = AtomGraph(**{name: value.clone() for name, value in fields.items()})
+                return self.forward(graph, forces=forces, stress=stress, create_graph=create_graph)
         self.check_species(graph.atomic_numbers)
         if graph.positions.dtype != self.dtype:
             graph = graph.to(dtype=self.dtype)

@@ -101,6 +101,21 @@ def test_ready_to_use(file: Path) -> None:
     assert load_potential(str(file), device="cpu").device == torch.device("cpu")
 
 
+def test_loading_leaves_random_numbers_alone(file: Path) -> None:
+    before = torch.get_rng_state()
+    load_potential(file)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_loaded_in_inference_mode(file: Path) -> None:
+    graph = build_graph(molecule("H2O"), 4.0)
+    expected = load_potential(file, dtype=torch.float64)(graph)["forces"]
+    with torch.inference_mode():
+        potential = load_potential(file, dtype=torch.float64)
+        assert torch.equal(potential(graph)["forces"], expected)
+    assert torch.equal(potential(graph)["forces"], expected)
+
+
 def test_header(file: Path) -> None:
     header = read_header(file)
     assert header["format"] == "polyad-potential"

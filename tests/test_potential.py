@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 from ase.calculators.lj import LennardJones
 from torch import Tensor, nn
 
+import mlip.kernels.library
 from mlip.errors import InputError
 from mlip.graph import AtomGraph, collate
 from mlip.models.base import Model, ModelConfig
@@ -159,6 +160,22 @@ def test_what_is_asked_for() -> None:
         assert not value.requires_grad
 
 
+@pytest.mark.parametrize("verified", [True, False])
+def test_inference_mode(verified: bool) -> None:
+    """Derivatives are there, whoever made the graph, also if the kernels are first used here."""
+    potential, outside = network(), build_graph(bulk("C"), 4.0)
+    expected = potential(outside, stress=True)
+    if not verified:
+        mlip.kernels.library.usable.cache_clear()
+    with torch.inference_mode():
+        inside = build_graph(bulk("C"), 4.0)
+        for graph in (outside, inside):
+            for key, value in potential(graph, stress=True).items():
+                assert torch.equal(value, expected[key])
+            assert torch.equal(potential(graph, forces=False)["energy"], expected["energy"])
+    assert torch.equal(potential(inside)["forces"], expected["forces"])
+
+
 def test_unknown_element() -> None:
     graph = collate([ethanol(), build_graph(Atoms("NaClO", [[0, 0, 0], [0, 0, 2], [0, 0, 4]]), 4.0)])
     with pytest.raises(
@@ -223,7 +240,7 @@ def test_training_gradient(product: str, radial: str) -> None:
         for at in (-2, -1, 1, 2):
             with torch.no_grad():
                 w += at * step * direction
-            values.append(float(loss()))
+            values.append(float(loss().detach()))
             with torch.no_grad():
                 w -= at * step * direction
         expected = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)

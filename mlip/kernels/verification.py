@@ -100,7 +100,7 @@ def self_test() -> dict[str, Any]:
     chosen = instruction_set()
     if chosen == "none":
         return {"ok": True, "instruction_set": chosen, "kernels": results}
-    with _disable_current_modes():
+    with torch.inference_mode(False), _disable_current_modes():
         for dtype, tolerance in TOLERANCE.items():
             for name, compiled, oracle, operands, others in _cases(dtype):
                 pairs = zip(
