@@ -9,5 +9,7 @@ if __name__ != "mlip.calculators":
     )
 
 from mlip.calculators.ase_calculator import MLIPCalculator
+from mlip.calculators.batch import BatchCalculator
+from mlip.calculators.surface import ASESurface, Evaluation, Surface, as_surface
 
-__all__ = ["MLIPCalculator"]
+__all__ = ["ASESurface", "BatchCalculator", "Evaluation", "MLIPCalculator", "Surface", "as_surface"]

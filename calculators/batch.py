@@ -1,0 +1,99 @@
+"""`BatchCalculator`: many structures in one call of a potential."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from mlip.calculators.surface import Evaluation
+from mlip.checkpoint import load_potential
+from mlip.errors import InputError
+from mlip.graph import collate
+from mlip.neighbors import build_graph
+from mlip.potential import Potential
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ase import Atoms
+
+MAX_ATOMS: Final = 4096
+"""Atoms in one call of the potential; more structures are evaluated in several calls."""
+
+
+class BatchCalculator:
+    """A potential as a `Surface`: structures are evaluated together, each as if it were alone."""
+
+    def __init__(
+        self,
+        model: str | Path | Potential = "default",
+        *,
+        device: str = "auto",
+        dtype: str = "float64",
+        max_atoms: int = MAX_ATOMS,
+    ) -> None:
+        """Load the potential.
+
+        Args:
+            model: Name of a bundled model, path of a checkpoint, or a `Potential`, which is used as it is,
+                where it is (`device` and `dtype` then play no part).
+            device: As for `MLIPCalculator`.
+            dtype: As for `MLIPCalculator`.
+            max_atoms: Atoms in one call of the potential.
+
+        Raises:
+            InputError: An argument is not as above, or the checkpoint cannot be used.
+        """
+        from mlip.calculators.ase_calculator import DTYPES, resolve_device
+
+        if max_atoms < 1:
+            raise InputError(f"`max_atoms` is {max_atoms} but must be at least 1")
+        if isinstance(model, Potential):
+            self.potential: Potential = model
+        else:
+            if dtype not in DTYPES:
+                raise InputError(f'`dtype` is "{dtype}" but must be one of {", ".join(DTYPES)}')
+            self.potential = load_potential(model, device=resolve_device(device), dtype=DTYPES[dtype])
+            self.potential.requires_grad_(False).eval()
+        self.max_atoms = max_atoms
+
+    def evaluate(
+        self, structures: Sequence[Atoms], *, stress: bool = False, hessian: bool = False
+    ) -> list[Evaluation]:
+        """See `Surface.evaluate`."""
+        results: list[Evaluation] = []
+        for part in self._parts(structures):
+            results += self._together(part, stress=stress, hessian=hessian)
+        return results
+
+    def _parts(self, structures: Sequence[Atoms]) -> Iterator[list[Atoms]]:
+        part: list[Atoms] = []
+        atoms = 0
+        for structure in structures:
+            if part and atoms + len(structure) > self.max_atoms:
+                yield part
+                part, atoms = [], 0
+            part.append(structure)
+            atoms += len(structure)
+        if part:
+            yield part
+
+    def _together(self, structures: list[Atoms], *, stress: bool, hessian: bool) -> list[Evaluation]:
+        if hessian:
+            raise NotImplementedError
+        graphs = [build_graph(atoms, self.potential.cutoff) for atoms in structures]
+        output = self.potential(collate(graphs).to(device=self.potential.device), forces=True, stress=stress)
+        energies = output["energy"].cpu().numpy()
+        ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+        forces = np.split(output["forces"].cpu().to(torch.float64).numpy(), ends)
+        tensors = output["stress"].cpu().to(torch.float64).numpy() if stress else None
+        voigt = None if tensors is None else tensors[:, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
+        return [
+            Evaluation(
+                energy=float(energies[k]), forces=forces[k], stress=None if voigt is None else voigt[k]
+            )
+            for k in range(len(structures))
+        ]

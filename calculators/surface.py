@@ -1,0 +1,125 @@
+"""`Surface`: energies, forces and Hessians of many structures at once, whoever computes them.
+
+Searches for minima, saddles and paths take a `Surface`, so that the same search runs on a potential, where
+all structures of a step are one batch, and on any other ASE calculator, one structure after another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator
+    from jaxtyping import Float64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """What is known of one structure.
+
+    Attributes:
+        energy: eV.
+        forces: eV/Å.
+        stress: eV/Å³, Voigt order xx yy zz yz xz xy, tension positive; None unless asked for.
+        hessian: Second derivatives of the energy, eV/Å², symmetric; None unless asked for.
+        hessian_method: How the Hessian was made: "direct", "autograd" or "finite-difference".
+    """
+
+    energy: float
+    forces: Float64[np.ndarray, "atoms 3"]
+    stress: Float64[np.ndarray, " 6"] | None = None
+    hessian: Float64[np.ndarray, "coordinates coordinates"] | None = None
+    hessian_method: str | None = None
+
+
+class Surface(Protocol):
+    """A potential energy surface."""
+
+    def evaluate(
+        self, structures: Sequence[Atoms], *, stress: bool = False, hessian: bool = False
+    ) -> list[Evaluation]:
+        """Evaluate every structure; constraints and attached calculators are not looked at.
+
+        Raises:
+            InputError: A structure cannot be evaluated; names its place in `structures`.
+        """
+        ...
+
+
+DISPLACEMENT: Final = 0.005
+"""Å; of the central differences of forces that make a Hessian where a calculator has none."""
+
+
+class ASESurface:
+    """Any ASE calculator as a `Surface`, one structure after another."""
+
+    def __init__(self, calculator: BaseCalculator) -> None:
+        """Use `calculator`; it is not copied."""
+        self.calculator = calculator
+
+    def evaluate(
+        self, structures: Sequence[Atoms], *, stress: bool = False, hessian: bool = False
+    ) -> list[Evaluation]:
+        """See `Surface.evaluate`; Hessians by central differences of the forces, symmetrised."""
+        return [self._one(atoms, stress, hessian) for atoms in structures]
+
+    def _one(self, atoms: Atoms, stress: bool, hessian: bool) -> Evaluation:
+        atoms = _bare(atoms)
+        atoms.calc = self.calculator
+        return Evaluation(
+            energy=float(atoms.get_potential_energy()),
+            forces=np.array(atoms.get_forces(), dtype=np.float64),
+            stress=np.array(atoms.get_stress(), dtype=np.float64) if stress else None,
+            hessian=finite_difference_hessian(atoms) if hessian else None,
+            hessian_method="finite-difference" if hessian else None,
+        )
+
+
+def finite_difference_hessian(
+    atoms: Atoms, *, displacement: float = DISPLACEMENT
+) -> Float64[np.ndarray, "coordinates coordinates"]:
+    """Central differences of the forces of `atoms`' calculator, symmetrised, eV/Å².
+
+    Args:
+        atoms: Has a calculator; not changed, constraints are not looked at.
+        displacement: Å.
+    """
+    moved = _bare(atoms)
+    moved.calc = atoms.calc
+    size = 3 * len(moved)
+    hessian = np.empty((size, size))
+    start = atoms.positions.copy()
+    for row in range(size):
+        forces = []
+        for sign in (1.0, -1.0):
+            positions = start.copy()
+            positions.flat[row] += sign * displacement
+            moved.positions = positions
+            forces.append(np.array(moved.get_forces(), dtype=np.float64).ravel())
+        hessian[row] = (forces[1] - forces[0]) / (2.0 * displacement)
+    return 0.5 * (hessian + hessian.T)
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    copy = atoms.copy()
+    copy.set_constraint()
+    return copy
+
+
+def as_surface(calculator: BaseCalculator | Surface) -> Surface:
+    """`calculator` itself if it is a `Surface`; a potential's batched one for an `MLIPCalculator`; else an
+    `ASESurface`."""
+    from mlip.calculators.ase_calculator import MLIPCalculator
+    from mlip.calculators.batch import BatchCalculator
+
+    if isinstance(calculator, MLIPCalculator):
+        return BatchCalculator(calculator.potential)
+    if isinstance(calculator, (BatchCalculator, ASESurface)) or not hasattr(calculator, "get_property"):
+        return calculator  # type: ignore[return-value]
+    return ASESurface(calculator)
