@@ -34,3 +34,9 @@ KBAR: Final = 0.0006241509125883258
 
 BOLTZMANN: Final = 8.617330337217213e-05
 """Boltzmann's constant, eV/K."""
+
+INVERSE_CM: Final = 0.0001239841973964072
+"""The quantum hc/λ of one reciprocal centimetre, eV."""
+
+VIBRATIONAL_QUANTUM: Final = 0.06465415105180661
+"""ħω for ω² = 1 eV/Å²/amu, eV; 521.4709 cm⁻¹."""

@@ -19,6 +19,8 @@ from mlip import units
         (units.GPA, ase.units.GPa),
         (units.KBAR, 1000 * ase.units.bar),
         (units.BOLTZMANN, ase.units.kB),
+        (units.INVERSE_CM, ase.units.invcm),
+        (units.VIBRATIONAL_QUANTUM, ase.units._hbar * 1e10 / (ase.units._e * ase.units._amu) ** 0.5),
     ],
 )
 def test_same_as_ase(ours: float, theirs: float) -> None:
