@@ -1,17 +1,24 @@
-"""`Potential`: the one place that adds atomic reference energies and differentiates."""
+"""`Potential`: the one place that adds atomic reference energies and differentiates.
+
+Second derivatives are in `mlip.hessian`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mlip.errors import InputError
 from mlip.graph import AtomGraph
+from mlip.hessian import Curvature, HessianMethod, autograd_hessian, finite_difference_hessian
 from mlip.models.base import Model
+
+T = TypeVar("T")
 
 
 class Potential(nn.Module):
@@ -105,37 +112,104 @@ class Potential(nn.Module):
         Raises:
             InputError: an element that the model does not know; stress of a cell without volume.
         """
-        made_there = torch.is_inference_mode_enabled() or graph.positions.is_inference()
-        if made_there and (forces or stress):
-            # Nothing can be differentiated in inference mode, nor with tensors made in it.
-            fields = {f.name: getattr(graph, f.name) for f in dataclasses.fields(graph)}
-            with torch.inference_mode(False):
-                graph = AtomGraph(**{name: value.clone() for name, value in fields.items()})
-                return self.forward(graph, forces=forces, stress=stress, create_graph=create_graph)
-        self.check_species(graph.atomic_numbers)
-        if graph.positions.dtype != self.dtype:
-            graph = graph.to(dtype=self.dtype)
+        if _in_inference(graph) and (forces or stress):
+            return _outside_inference(
+                graph, lambda g: self.forward(g, forces=forces, stress=stress, create_graph=create_graph)
+            )
+        graph = self._prepared(graph)
         differentiate = forces or stress
         with torch.set_grad_enabled(differentiate or torch.is_grad_enabled()):
             vectors = graph.edge_vectors()
-            if differentiate and not vectors.requires_grad:
-                vectors = vectors.detach().requires_grad_()
-            output = self.model(graph.atomic_numbers, graph.senders, graph.receivers, vectors)
+            edges = (graph.atomic_numbers, graph.senders, graph.receivers)
+            by_hand = None
+            if differentiate and not create_graph:
+                by_hand = self.model.energy_and_gradient(*edges, vectors)
+            if by_hand is not None:
+                output, gradient = by_hand
+            else:
+                if differentiate and not vectors.requires_grad:
+                    vectors = vectors.detach().requires_grad_()
+                output = self.model(*edges, vectors)
+                if differentiate:
+                    gradient = self.edge_gradient(output["node_energy"], vectors, create_graph)
             node_energy = output["node_energy"].double() + self.e0s.index_select(0, graph.atomic_numbers)
             energy = node_energy.new_zeros(graph.num_structures).index_add(0, graph.batch, node_energy)
             result = {"energy": energy, "node_energy": node_energy}
-            if differentiate:
-                gradient = self._edge_gradient(output["node_energy"], vectors, create_graph)
-                if forces:
-                    result["forces"] = self._forces(graph, gradient)
-                if stress:
-                    result["stress"] = self._stress(graph, vectors, gradient)
+            if forces:
+                result["forces"] = self._forces(graph, gradient)
+            if stress:
+                result["stress"] = self._stress(graph, vectors, gradient)
         if not create_graph and not (torch.is_grad_enabled() and self.training):
             result = {key: value.detach() for key, value in result.items()}
         return result
 
+    @property
+    def has_direct_hessian(self) -> bool:
+        """Whether the model has a head for Hessians."""
+        return False
+
+    def best_hessian_method(self) -> HessianMethod:
+        """ "direct" if the model has a head for Hessians, else "autograd"."""
+        return "direct" if self.has_direct_hessian else "autograd"
+
+    def hessian(
+        self, graph: AtomGraph, *, method: HessianMethod | None = None
+    ) -> list[Float[Tensor, "coordinates coordinates"]]:
+        """Second derivatives of the energy with respect to the positions, at fixed cell.
+
+        Args:
+            graph: As for `forward`.
+            method: "direct", the model's own head, at the cost of an energy; "autograd", exact; or
+                "finite-difference", of forces. By default `best_hessian_method()`.
+
+        Returns:
+            For each structure a symmetric matrix (3 atoms, 3 atoms), eV/Å², coordinates in the order x y z
+            of atom 0, x y z of atom 1, ...
+
+        Raises:
+            InputError: an element that the model does not know; a method that there is not, or "direct"
+                of a model without the head.
+        """
+        method = self.best_hessian_method() if method is None else method
+        if method not in get_args(HessianMethod):
+            known = ", ".join(get_args(HessianMethod))
+            raise InputError(f"`method` is {method!r} but must be one of {known}")
+        if method == "direct" and not self.has_direct_hessian:
+            raise InputError(
+                "this model has no head for direct Hessians; use the method autograd, or train a head"
+            )
+        if _in_inference(graph):
+            return _outside_inference(graph, lambda g: self.hessian(g, method=method))
+        graph = self._prepared(graph)
+        make = {"autograd": autograd_hessian, "finite-difference": finite_difference_hessian}
+        return make[method](self, graph)
+
+    def hvp(self, graph: AtomGraph, vectors: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:
+        """Hessian of each structure times a displacement of its atoms, by differentiating twice, eV/Å.
+
+        Args:
+            graph: As for `forward`.
+            vectors: Å.
+
+        Raises:
+            InputError: an element that the model does not know; `vectors` of another shape.
+        """
+        if vectors.shape != graph.positions.shape:
+            raise InputError(
+                f"`vectors` has shape {tuple(vectors.shape)} but must be {tuple(graph.positions.shape)}"
+            )
+        if _in_inference(graph):
+            return _outside_inference(graph, lambda g: self.hvp(g, vectors.clone()))
+        graph = self._prepared(graph)
+        return Curvature(self, graph).product(vectors.to(graph.positions)).detach()
+
+    def _prepared(self, graph: AtomGraph) -> AtomGraph:
+        """The graph in the type of the model, its elements checked."""
+        self.check_species(graph.atomic_numbers)
+        return graph if graph.positions.dtype == self.dtype else graph.to(dtype=self.dtype)
+
     @staticmethod
-    def _edge_gradient(node_energy: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
+    def edge_gradient(node_energy: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
         """dE/d(edge vector), (edges, 3), eV/Å."""
         if vectors.shape[0] == 0 or not node_energy.requires_grad:
             return torch.zeros_like(vectors)
@@ -161,3 +235,14 @@ class Potential(nn.Module):
         structure = graph.batch.index_select(0, graph.receivers)
         virial = per_edge.new_zeros(graph.num_structures, 9).index_add(0, structure, per_edge).view(-1, 3, 3)
         return 0.5 * (virial + virial.transpose(1, 2)) / volume.view(-1, 1, 1)
+
+
+def _in_inference(graph: AtomGraph) -> bool:
+    return torch.is_inference_mode_enabled() or graph.positions.is_inference()
+
+
+def _outside_inference(graph: AtomGraph, function: Callable[[AtomGraph], T]) -> T:
+    """Nothing can be differentiated in inference mode, nor with tensors made in it."""
+    fields = {f.name: getattr(graph, f.name) for f in dataclasses.fields(graph)}
+    with torch.inference_mode(False):
+        return function(AtomGraph(**{name: value.clone() for name, value in fields.items()}))

@@ -58,7 +58,7 @@ def _call(
         raise RuntimeError(f"mlip::{name} has no compiled case for lmax {lmax}")
 
 
-def _basis_cpu(vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: int, lmax: int) -> Any:
+def edge_basis_cpu(vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: int, lmax: int) -> Any:
     if not supported(vectors, lmax):
         return reference.edge_basis(vectors, polynomials, cutoff, intervals, lmax)
     vectors = vectors.contiguous()
@@ -69,7 +69,7 @@ def _basis_cpu(vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: i
     return y, beta, interval
 
 
-def _backward_cpu(
+def edge_basis_backward_cpu(
     gy: Tensor, gbeta: Tensor, vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: int, lmax: int
 ) -> Any:
     gy, gbeta, vectors = gy.contiguous(), gbeta.contiguous(), vectors.contiguous()
@@ -78,7 +78,7 @@ def _backward_cpu(
     return out
 
 
-def _double_backward_cpu(
+def edge_basis_double_backward_cpu(
     dvectors: Tensor,
     gy: Tensor,
     gbeta: Tensor,
@@ -102,9 +102,9 @@ def _double_backward_cpu(
     return out
 
 
-_library.impl("edge_basis", _basis_cpu, "CPU")
-_library.impl("edge_basis_backward", _backward_cpu, "CPU")
-_library.impl("edge_basis_double_backward", _double_backward_cpu, "CPU")
+_library.impl("edge_basis", edge_basis_cpu, "CPU")
+_library.impl("edge_basis_backward", edge_basis_backward_cpu, "CPU")
+_library.impl("edge_basis_double_backward", edge_basis_double_backward_cpu, "CPU")
 
 
 @torch.library.register_fake("mlip::edge_basis", lib=_library)

@@ -76,7 +76,7 @@ def _call(
         raise RuntimeError(f"mlip::{name} has no compiled case for {table.shape[1]} degrees")
 
 
-def _message_cpu(*arguments: Any) -> Tensor:
+def message_cpu(*arguments: Any) -> Tensor:
     a, beta, table = arguments[0], arguments[2], arguments[3]
     if not supported(a, table, beta):
         return reference.message(*arguments)
@@ -86,7 +86,7 @@ def _message_cpu(*arguments: Any) -> Tensor:
     return z
 
 
-def _backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def message_backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     operands, need_table = _dense(arguments[:8]), arguments[8]
     a, y, beta, table = operands[:4]
     ga, gy, gbeta = torch.empty_like(a), torch.empty_like(y), torch.empty_like(beta)
@@ -95,7 +95,7 @@ def _backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return ga, gy, gbeta, table.new_empty(0) if gtable is None else gtable
 
 
-def _double_backward_cpu(
+def message_double_backward_cpu(
     da: Tensor | None,
     dy: Tensor | None,
     dbeta: Tensor | None,
@@ -112,9 +112,9 @@ def _double_backward_cpu(
     return gg, ga, gy, gbeta, table.new_empty(0) if gtable is None else gtable
 
 
-_library.impl("message", _message_cpu, "CPU")
-_library.impl("message_backward", _backward_cpu, "CPU")
-_library.impl("message_double_backward", _double_backward_cpu, "CPU")
+_library.impl("message", message_cpu, "CPU")
+_library.impl("message_backward", message_backward_cpu, "CPU")
+_library.impl("message_double_backward", message_double_backward_cpu, "CPU")
 
 
 @torch.library.register_fake("mlip::message", lib=_library)

@@ -19,7 +19,7 @@ from torch import Tensor
 from mlip.kernels import reference
 from mlip.kernels.library import SUFFIX, SphereShape, load_library, usable
 
-_COMPILED_CORRELATIONS, _COMPILED_DEGREES = (2, 3), (2, 3, 4)
+COMPILED_CORRELATIONS, COMPILED_DEGREES = (2, 3), (2, 3, 4)
 
 _SIGNATURE = "Tensor a, Tensor scale, Tensor weight, Tensor to_points, Tensor from_points, Tensor species"
 _library = torch.library.Library("mlip", "FRAGMENT")
@@ -38,8 +38,8 @@ def supported(a: Tensor, scale: Tensor, from_points: Tensor) -> bool:
     return (
         a.device.type == "cpu"
         and a.dtype in SUFFIX
-        and scale.shape[1] in _COMPILED_CORRELATIONS
-        and scale.shape[2] in _COMPILED_DEGREES
+        and scale.shape[1] in COMPILED_CORRELATIONS
+        and scale.shape[2] in COMPILED_DEGREES
         and from_points.shape[0] <= a.shape[1]
         and load_library() is not None
     )
@@ -61,7 +61,7 @@ def _call(
         raise RuntimeError(f"mlip::{name} has no compiled case for shape {tuple(scale.shape)}")
 
 
-def _product_cpu(*arguments: Tensor) -> Tensor:
+def sphere_product_cpu(*arguments: Tensor) -> Tensor:
     if not supported(arguments[0], arguments[1], arguments[4]):
         return reference.sphere_product(*arguments)
     operands = [t.contiguous() for t in arguments]
@@ -76,7 +76,7 @@ def _outputs(a: Tensor, scale: Tensor, weight: Tensor, need: bool) -> tuple[Tens
     return (torch.empty_like(a), *(torch.empty_like(t) if need else t.new_empty(0) for t in (scale, weight)))
 
 
-def _backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def sphere_product_backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     operands, need = [t.contiguous() for t in arguments[:6]], arguments[6]
     outputs = _outputs(operands[0], operands[1], operands[2], need)
     wanted = outputs if need else (outputs[0], None, None)
@@ -84,7 +84,7 @@ def _backward_cpu(g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return outputs
 
 
-def _double_backward_cpu(
+def sphere_product_double_backward_cpu(
     da: Tensor | None, dscale: Tensor | None, dweight: Tensor | None, g: Tensor, *arguments: Any
 ) -> tuple[Tensor, ...]:
     first = tuple(None if t is None else t.contiguous() for t in (da, dscale, dweight, g))
@@ -95,9 +95,9 @@ def _double_backward_cpu(
     return gg, *outputs
 
 
-_library.impl("sphere_product", _product_cpu, "CPU")
-_library.impl("sphere_product_backward", _backward_cpu, "CPU")
-_library.impl("sphere_product_double_backward", _double_backward_cpu, "CPU")
+_library.impl("sphere_product", sphere_product_cpu, "CPU")
+_library.impl("sphere_product_backward", sphere_product_backward_cpu, "CPU")
+_library.impl("sphere_product_double_backward", sphere_product_double_backward_cpu, "CPU")
 
 
 @torch.library.register_fake("mlip::sphere_product", lib=_library)

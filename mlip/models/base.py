@@ -74,5 +74,22 @@ class Model(nn.Module):
         senders: Int[Tensor, " edges"],
         receivers: Int[Tensor, " edges"],
         edge_vectors: Float[Tensor, "edges 3"],
+        *,
+        num_owned: int | None = None,
     ) -> dict[str, Tensor]:
-        """At least `node_energy` (atoms,), eV, without the energies of the isolated atoms."""
+        """At least `node_energy` (atoms,), eV, without the energies of the isolated atoms.
+
+        With `num_owned`, only so many atoms, the first, are computed; the others are copies of atoms that are
+        computed elsewhere, send but do not receive, and get their features through `mlip.kernels.halo`.
+        """
+
+    def energy_and_gradient(
+        self,
+        atomic_numbers: Int[Tensor, " atoms"],
+        senders: Int[Tensor, " edges"],
+        receivers: Int[Tensor, " edges"],
+        edge_vectors: Float[Tensor, "edges 3"],
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "edges 3"]] | None:
+        """What `forward` returns and the gradient of the summed `node_energy`, eV/Å, without autograd; None
+        where a model, its weights or the operands leave that to autograd."""
+        return None

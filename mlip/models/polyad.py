@@ -21,9 +21,14 @@ from typing import get_args
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mlip.errors import InputError
+from mlip.kernels.halo import halo
+from mlip.kernels.library import usable
 from mlip.kernels.message import message
+from mlip.kernels.sphere_product import COMPILED_CORRELATIONS, COMPILED_DEGREES
+from mlip.models.adjoint import energy_and_gradient
 from mlip.models.base import Model, ModelConfig
 from mlip.nn.linear import EquivariantLinear
 from mlip.nn.node_product import SphereProduct
@@ -90,9 +95,10 @@ class FactoredMessage(ConstantModule):
         row: Tensor,
         senders: Tensor,
         receivers: Tensor,
+        num_receivers: int,
     ) -> Tensor:
         a = x if self.scalars_in else torch.matmul(self.to_points, x)
-        z = message(a, y, beta, table, self.weight, row, senders, receivers, x.shape[0])
+        z = message(a, y, beta, table, self.weight, row, senders, receivers, num_receivers)
         return z if self.scalars_in else torch.matmul(self.from_points, z)
 
 
@@ -114,11 +120,12 @@ class ExactMessage(nn.Module):
         row: Tensor,
         senders: Tensor,
         receivers: Tensor,
+        num_receivers: int,
     ) -> Tensor:
         rows = row[:, None] + torch.arange(ORDER, device=row.device)
         weights = torch.einsum("ek,ekpc->epc", beta, table[rows])
         messages = self.product(x.index_select(0, senders), y.unsqueeze(-1), weights)
-        summed = messages.new_zeros(x.shape[0], *messages.shape[1:])
+        summed = messages.new_zeros(num_receivers, *messages.shape[1:])
         return summed.index_add(0, receivers, messages) * self.scale
 
 
@@ -159,6 +166,7 @@ class Layer(nn.Module):
     def forward(
         self,
         h: Tensor,
+        sent: Tensor,
         species: Tensor,
         y: Tensor,
         beta: Tensor,
@@ -166,7 +174,7 @@ class Layer(nn.Module):
         senders: Tensor,
         receivers: Tensor,
     ) -> Tensor:
-        a = self.message(self.up(h), y, beta, self.radial(), row, senders, receivers)
+        a = self.message(sent, y, beta, self.radial(), row, senders, receivers, h.shape[0])
         if isinstance(self.products, nn.ModuleList):
             b = self.products[1](self.products[0](a), species)
         else:
@@ -231,6 +239,7 @@ class Polyad(Model):
             ]
         )
         self.repulsion = ZBLRepulsion(config.species, config.cutoff) if config.zbl else None
+        self._weights = tuple(self.parameters())
 
     def forward(
         self,
@@ -238,6 +247,8 @@ class Polyad(Model):
         senders: Int[Tensor, " edges"],
         receivers: Int[Tensor, " edges"],
         edge_vectors: Float[Tensor, "edges 3"],
+        *,
+        num_owned: int | None = None,
     ) -> dict[str, Tensor]:
         """See `Model.forward`; also returns `node_features`, (atoms, channels), the last scalars."""
         species = self.species_index.index_select(0, atomic_numbers)
@@ -246,12 +257,39 @@ class Polyad(Model):
             0, senders
         )
         row = pair * self.basis.rows + interval
-        h = self.embedding.index_select(0, species).unsqueeze(1)
+        owned = species if num_owned is None else species.narrow(0, 0, num_owned)
+        embedding = self.embedding.unsqueeze(1)
+        h = embedding.index_select(0, owned)
         terms: list[Tensor] = []
         for layer, readout in zip(self.layers, self.readouts, strict=True):
-            h = layer(h, species, y, beta, row, senders, receivers)
+            if not terms:  # known from the species alone, of copies too
+                sent = layer.up(embedding).index_select(0, species)
+            else:
+                sent = layer.up(h) if num_owned is None else halo(layer.up(h), species.shape[0])
+            h = layer(h, sent, owned, y, beta, row, senders, receivers)
             terms.append(readout(h.select(1, 0)))
         energy = sum(terms[1:], terms[0]) * self.config.energy_scale
         if self.repulsion is not None:
-            energy = energy + self.repulsion(species, senders, receivers, edge_vectors)
+            repulsion = self.repulsion(species, senders, receivers, edge_vectors)
+            energy = energy + repulsion.narrow(0, 0, owned.shape[0])
         return {"node_energy": energy, "node_features": h.select(1, 0)}
+
+    def energy_and_gradient(
+        self,
+        atomic_numbers: Int[Tensor, " atoms"],
+        senders: Int[Tensor, " edges"],
+        receivers: Int[Tensor, " edges"],
+        edge_vectors: Float[Tensor, "edges 3"],
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "edges 3"]] | None:
+        """See `Model.energy_and_gradient`: by hand for factored products on frozen weights."""
+        config = self.config
+        covered = config.correlation in COMPILED_CORRELATIONS and config.lmax + 1 in COMPILED_DEGREES
+        if not covered or config.product == "cg":
+            return None
+        traced = type(edge_vectors) is not Tensor or _get_current_dispatch_mode() is not None
+        if traced or edge_vectors.device.type != "cpu" or not usable():
+            return None
+        if edge_vectors.requires_grad or any(w.requires_grad for w in self._weights):
+            return None
+        with torch.no_grad():
+            return energy_and_gradient(self, atomic_numbers, senders, receivers, edge_vectors)

@@ -35,8 +35,11 @@ class EquivariantLinear(nn.Module):
         """The matrix of each component."""
         return (self.weight * self.scale).index_select(0, self.degree)
 
+    def frozen_matrices(self) -> Float[Tensor, "harmonics channels_in channels_out"]:
+        """`matrices`, computed once while the weights are frozen."""
+        return self._matrices.get([self.weight], self.matrices)
+
     def forward(
         self, x: Float[Tensor, "nodes harmonics channels_in"]
     ) -> Float[Tensor, "nodes harmonics channels_out"]:
-        matrices = self._matrices.get([self.weight], self.matrices)
-        return torch.bmm(x.transpose(0, 1), matrices).transpose(0, 1)
+        return torch.bmm(x.transpose(0, 1), self.frozen_matrices()).transpose(0, 1)

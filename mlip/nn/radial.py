@@ -102,6 +102,12 @@ def polynomial_envelope(x: Float[Tensor, " n"], p: int = 6) -> Float[Tensor, " n
     return 1 + a * x**p + b * x ** (p + 1) + c * x ** (p + 2)
 
 
+def polynomial_envelope_slope(x: Float[Tensor, " n"], p: int = 6) -> Float[Tensor, " n"]:
+    """Derivative of `polynomial_envelope` by x."""
+    x = x.clamp(0, 1)
+    return -p * (p + 1) * (p + 2) / 2 * x ** (p - 1) * (1 - x) ** 2
+
+
 class RadialTable(ConstantModule):
     """Coefficients of the radial functions of one layer, for every pair of species.
 

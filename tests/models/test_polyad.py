@@ -76,7 +76,9 @@ class Operands:
         return cls(torch.randn(6, degrees_in**2, 5, dtype=torch.float64), y, beta, interval, g, basis.rows)
 
     def call(self, module: torch.nn.Module, table: Tensor) -> Tensor:
-        return module(self.x, self.y, self.beta, table, self.row, self.g.senders, self.g.receivers)
+        return module(
+            self.x, self.y, self.beta, table, self.row, self.g.senders, self.g.receivers, self.g.num_atoms
+        )
 
 
 @pytest.mark.parametrize("product", ["cp", "quadrature"])
