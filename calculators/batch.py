@@ -82,18 +82,23 @@ class BatchCalculator:
             yield part
 
     def _together(self, structures: list[Atoms], *, stress: bool, hessian: bool) -> list[Evaluation]:
-        if hessian:
-            raise NotImplementedError
         graphs = [build_graph(atoms, self.potential.cutoff) for atoms in structures]
-        output = self.potential(collate(graphs).to(device=self.potential.device), forces=True, stress=stress)
+        graph = collate(graphs).to(device=self.potential.device)
+        output = self.potential(graph, forces=True, stress=stress)
         energies = output["energy"].cpu().numpy()
         ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
         forces = np.split(output["forces"].cpu().to(torch.float64).numpy(), ends)
         tensors = output["stress"].cpu().to(torch.float64).numpy() if stress else None
         voigt = None if tensors is None else tensors[:, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
+        method = self.potential.best_hessian_method() if hessian else None
+        hessians = self.potential.hessian(graph, method=method) if hessian else None
         return [
             Evaluation(
-                energy=float(energies[k]), forces=forces[k], stress=None if voigt is None else voigt[k]
+                energy=float(energies[k]),
+                forces=forces[k],
+                stress=None if voigt is None else voigt[k],
+                hessian=None if hessians is None else hessians[k].cpu().to(torch.float64).numpy(),
+                hessian_method=method,
             )
             for k in range(len(structures))
         ]

@@ -43,6 +43,11 @@ class AtomGraph:
     def num_edges(self) -> int:
         return self.senders.shape[0]
 
+    @property
+    def atoms_per_structure(self) -> Int[Tensor, " structures"]:
+        """Number of atoms of each structure."""
+        return torch.bincount(self.batch, minlength=self.num_structures)
+
     def edge_vectors(self) -> Float[Tensor, "edges 3"]:
         """From receiver to sender: `positions[senders] - positions[receivers] + shifts @ cell`, Å."""
         vectors = self.positions.index_select(0, self.senders) - self.positions.index_select(

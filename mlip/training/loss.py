@@ -90,7 +90,7 @@ def batch_loss(
     labels, q = Labels.of(config), batch.weight
     total = output["energy"].new_zeros(())
     if labels.energy:
-        per_atom = _difference(output["energy"], batch.energy) / batch.atoms_per_structure
+        per_atom = _difference(output["energy"], batch.energy) / batch.graph.atoms_per_structure
         rho = penalty(per_atom, config.energy_form or config.form, config.huber_delta)
         total = total + weights.energy / batch.num_structures_in_step * (q * rho).sum()
     if labels.forces:

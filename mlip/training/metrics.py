@@ -37,7 +37,7 @@ class ErrorSums:
         """Take in one batch; ``forces`` and ``stress`` of the output may be absent."""
         labels = {"energy": batch.energy, "forces": batch.forces, "stress": batch.stress}
         errors = {name: output[name].detach() - label for name, label in labels.items() if name in output}
-        errors["energy_per_atom"] = errors["energy"] / batch.atoms_per_structure
+        errors["energy_per_atom"] = errors["energy"] / batch.graph.atoms_per_structure
         labels["energy_per_atom"] = batch.energy
         for row, name in enumerate(QUANTITIES):
             if name in errors:

@@ -42,11 +42,6 @@ class Batch:
     num_structures_in_step: int
     num_atoms_in_step: int
 
-    @property
-    def atoms_per_structure(self) -> Int[Tensor, " structures"]:
-        """Number of atoms of each structure."""
-        return torch.bincount(self.graph.batch, minlength=self.graph.num_structures)
-
 
 @dataclass(frozen=True)
 class PackedFrames:

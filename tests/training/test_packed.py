@@ -29,7 +29,7 @@ def test_batches_are_collated_graphs(frames: list[Frame], crystals: list[Frame],
     assert batch.energy.tolist() == [chosen[i].energy for i in which]
     forces = np.concatenate([chosen[i].forces for i in which])
     assert np.array_equal(batch.forces.numpy(), forces)
-    assert batch.atoms_per_structure.tolist() == [len(chosen[i]) for i in which]
+    assert batch.graph.atoms_per_structure.tolist() == [len(chosen[i]) for i in which]
     assert (batch.num_structures_in_step, batch.num_atoms_in_step) == (3, len(forces))
     if kind == "crystals":
         assert np.array_equal(batch.stress[1].numpy(), chosen[0].stress)
