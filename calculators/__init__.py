@@ -8,8 +8,16 @@ if __name__ != "mlip.calculators":
         "not `import calculators` from the repository root"
     )
 
-from mlip.calculators.ase_calculator import MLIPCalculator
+from mlip.calculators.ase_calculator import MLIPCalculator, OutsideDomainWarning
 from mlip.calculators.batch import BatchCalculator
 from mlip.calculators.surface import ASESurface, Evaluation, Surface, as_surface
 
-__all__ = ["ASESurface", "BatchCalculator", "Evaluation", "MLIPCalculator", "Surface", "as_surface"]
+__all__ = [
+    "ASESurface",
+    "BatchCalculator",
+    "Evaluation",
+    "MLIPCalculator",
+    "OutsideDomainWarning",
+    "Surface",
+    "as_surface",
+]

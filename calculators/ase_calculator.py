@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
@@ -19,11 +20,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ase import Atoms
+    from torch import Tensor
+
+TOLERATED: Final = 0.01
+"""Share of atoms beyond the boundary that gives no warning; in known matter it is one in a thousand."""
 
 DTYPES: Final = {"float64": torch.float64, "float32": torch.float32}
 
 _VOIGT_ROWS: Final = (0, 1, 2, 1, 0, 0)
 _VOIGT_COLUMNS: Final = (0, 1, 2, 2, 2, 1)
+
+
+class OutsideDomainWarning(UserWarning):
+    """The model was asked about atoms unlike those it was trained on."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -99,6 +108,7 @@ class MLIPCalculator(Calculator):
             model="a Potential" if isinstance(model, Potential) else str(model), dtype=dtype, skin=float(skin)
         )
         self._stress_wanted = False
+        self._warned = False
         self._start_neighbors()
 
     def _start_neighbors(self) -> None:
@@ -155,6 +165,10 @@ class MLIPCalculator(Calculator):
             InputError: No or empty atoms, an element that the model does not know, positions that are not
                 finite, coinciding atoms, a periodic cell without volume, stress asked for without a cell, or
                 an energy that is not finite.
+
+        Warns:
+            OutsideDomainWarning: Once, when more than one atom in a hundred has surroundings unlike those the
+                model was trained on (see `mlip.domain`).
         """
         if atoms is not None:
             self.atoms = atoms.copy()
@@ -169,7 +183,9 @@ class MLIPCalculator(Calculator):
             # cell filters ask for forces first and for the stress next: from now on give both at once
             self._stress_wanted = True
         stress = self._stress_wanted and has_volume
-        output = self.potential(self._neighbors.graph(self.atoms), forces=True, stress=stress)
+        output = self.potential(
+            self._neighbors.graph(self.atoms), forces=True, stress=stress, novelty=not self._warned
+        )
         energy = output["energy"].item()
         if not math.isfinite(energy):
             raise InputError(
@@ -181,10 +197,29 @@ class MLIPCalculator(Calculator):
             "energies": output["node_energy"].detach().cpu().double().numpy(),
             "forces": output["forces"].detach().cpu().double().numpy(),
         }
+        if "novelty" in output:
+            self._warn_if_novel(output["novelty"])
         if stress:
             tensor = output["stress"][0].detach().cpu().double().numpy()
             results["stress"] = tensor[_VOIGT_ROWS, _VOIGT_COLUMNS]
         self.results = results
+
+    def _warn_if_novel(self, novelty: Tensor) -> None:
+        """Say once that the model was asked about environments unlike those it was trained on."""
+        assert self.atoms is not None
+        unknown = (novelty > 1.0).nonzero().squeeze(1).tolist()
+        if len(unknown) <= TOLERATED * len(novelty):
+            return
+        self._warned = True
+        worst = int(novelty.argmax())
+        warnings.warn(
+            f"{len(unknown)} of {len(novelty)} atoms of {self.atoms.get_chemical_formula()} have "
+            f"surroundings unlike any that the model was trained on (most of all atom {worst}, "
+            f"{self.atoms.symbols[worst]}: novelty {float(novelty[worst]):.2g}, where 1 is the boundary): "
+            "energies and forces may be far off",
+            OutsideDomainWarning,
+            stacklevel=2,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the neighbour list; weights on the CPU, so that a machine without this device can

@@ -20,6 +20,7 @@ from mlip.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from mlip.domain import Domain
     from mlip.potential import Potential
 
 FORMAT, FORMAT_VERSION = "polyad-potential", 1
@@ -28,6 +29,8 @@ BUNDLED = {"default": "gfn2-hcno-small.safetensors", "gfn2-hcno-small": "gfn2-hc
 _BUNDLED_FOLDER = Path(__file__).parent / "models" / "bundled"
 _REQUIRED = ("model", "config", "species", "cutoff", "e0s", "dtype")
 _MAX_HEADER = 100_000_000
+_DOMAIN = "domain."
+"""Prefix of the tensors of `Potential.domain`; all others are weights of the model."""
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
@@ -134,6 +137,11 @@ def save_potential(
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in potential.model.state_dict().items()
     }
+    if potential.domain is not None:
+        tensors |= {
+            _DOMAIN + name: value.detach().cpu().float().contiguous()
+            for name, value in potential.domain.state_dict().items()
+        }
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -181,8 +189,10 @@ def load_potential(
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         model = MODELS[header["model"]].from_config(header["config"]).to(saved)
         try:
-            model.load_state_dict(load_file(str(path)))
-        except (RuntimeError, SafetensorError) as error:
+            tensors = load_file(str(path))
+            domain = _domain({k: tensors.pop(k) for k in list(tensors) if k.startswith(_DOMAIN)})
+            model.load_state_dict(tensors)
+        except (RuntimeError, LookupError, ValueError, SafetensorError) as error:
             raise InputError(
                 f"{path}: its weights do not fit its configuration ({str(error).splitlines()[0]})"
             ) from None
@@ -200,4 +210,17 @@ def load_potential(
     metadata = {key: value for key, value in header.items() if key not in known}
     with torch.inference_mode(False):
         potential = Potential(model, {int(z): e for z, e in header["e0s"].items()}, metadata=metadata)
+        potential.domain = domain
         return potential.to(device=device, dtype=dtype or saved).eval().requires_grad_(False)
+
+
+def _domain(tensors: dict[str, torch.Tensor]) -> Domain | None:
+    """The domain that a file holds, if it holds one."""
+    from mlip.domain import Domain
+
+    if not tensors:
+        return None
+    state = {name.removeprefix(_DOMAIN): value for name, value in tensors.items()}
+    domain = Domain(*state["mean"].shape)
+    domain.load_state_dict(state)
+    return domain

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mlip.domain import Domain
 from mlip.errors import InputError
 from mlip.graph import AtomGraph
 from mlip.hessian import Curvature, HessianMethod, autograd_hessian, finite_difference_hessian
@@ -59,6 +60,8 @@ class Potential(nn.Module):
             known[z] = True
         if not torch.isfinite(table).all():
             raise InputError(f"`e0s` is {dict(e0s)} but every energy must be finite")
+        self.domain: Domain | None = None
+        """What the training atoms were like; None where the model does not say."""
         self.register_buffer("e0s", table, persistent=False)
         self.register_buffer("known", known, persistent=False)
 
@@ -94,7 +97,13 @@ class Potential(nn.Module):
             raise InputError(f"element(s) {names} are unknown to this model; it was trained on {mine}")
 
     def forward(
-        self, graph: AtomGraph, *, forces: bool = True, stress: bool = False, create_graph: bool = False
+        self,
+        graph: AtomGraph,
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        novelty: bool = False,
+        create_graph: bool = False,
     ) -> dict[str, Tensor]:
         """Energies of a batch of structures and their derivatives.
 
@@ -102,19 +111,23 @@ class Potential(nn.Module):
             graph: Structures with edges up to the cutoff (longer ones contribute nothing).
             forces: Also return `forces`.
             stress: Also return `stress`.
+            novelty: Also return `novelty`, where the potential has a `domain`.
             create_graph: Keep the graph of the derivatives, for training and second derivatives.
 
         Returns:
             `energy` (structures,) and `node_energy` (atoms,), float64, eV; `forces` (atoms, 3), eV/Å;
             `stress` (structures, 3, 3), eV/Å³, $\\sigma = V^{-1} \\partial E/\\partial\\epsilon$, tension
-            positive, as in ASE.
+            positive, as in ASE; `novelty` (atoms,), see `mlip.domain`.
 
         Raises:
             InputError: an element that the model does not know; stress of a cell without volume.
         """
         if _in_inference(graph) and (forces or stress):
             return _outside_inference(
-                graph, lambda g: self.forward(g, forces=forces, stress=stress, create_graph=create_graph)
+                graph,
+                lambda g: self.forward(
+                    g, forces=forces, stress=stress, novelty=novelty, create_graph=create_graph
+                ),
             )
         graph = self._prepared(graph)
         differentiate = forces or stress
@@ -139,6 +152,9 @@ class Potential(nn.Module):
                 result["forces"] = self._forces(graph, gradient)
             if stress:
                 result["stress"] = self._stress(graph, vectors, gradient)
+        if novelty and self.domain is not None:
+            species = self.model.species_index.index_select(0, graph.atomic_numbers)
+            result["novelty"] = self.domain(output["node_features"].detach(), species)
         if not create_graph and not (torch.is_grad_enabled() and self.training):
             result = {key: value.detach() for key, value in result.items()}
         return result

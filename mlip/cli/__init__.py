@@ -13,6 +13,7 @@ from mlip.errors import InputError
 
 COMMANDS: Final = {
     "relax": ("mlip.cli.relax", "relax", "Relax molecules, and crystals with --cell."),
+    "md": ("mlip.cli.md", "md", "Simulate at constant energy, temperature, pressure."),
     "train": ("mlip.cli.train", "train", "Train a potential as a YAML file says."),
     "evaluate": ("mlip.cli.evaluate", "evaluate", "Measure the errors of a model on data."),
     "data": ("mlip.cli.data", "app", "Inspect, validate, split, convert data sets."),
@@ -121,6 +122,14 @@ def _root(
     """Machine-learned interatomic potentials: relax, train, evaluate."""
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
+    """One line on stderr, without the place in our code that it came from."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def main() -> None:
     """Entry point of the command `mlip`."""
+    import warnings
+
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     app(prog_name="mlip")

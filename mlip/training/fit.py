@@ -22,6 +22,7 @@ from mlip.training.evaluation import predict
 from mlip.training.logs import CsvLog
 from mlip.training.loss import Labels
 from mlip.training.module import TrainingModule
+from mlip.training.novelty import fit_domain
 from mlip.training.report import metrics_table, write_report
 from mlip.training.run import DTYPES, PackedSets, Processes, TrainingResult
 
@@ -145,6 +146,9 @@ def conclude(
 ) -> dict[str, dict[str, float]]:
     """Errors of the best weights on every set of frames, written to model, report and terminal."""
     potential = load_potential(model_file, device=str(device), dtype=DTYPES[config.dtype])
+    fit_domain(
+        potential, packed.train.to(device), packed.valid.to(device), batch_size=config.valid_batch_size
+    )
     sets = {"train": packed.train, "valid": packed.valid, **packed.tests}
     results = {
         name: predict(
