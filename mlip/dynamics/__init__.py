@@ -1,0 +1,1 @@
+"""Molecular dynamics on any ASE calculator, with exact resume."""
