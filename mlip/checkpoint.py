@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlip.domain import Domain
     from mlip.potential import Potential
 
-FORMAT, FORMAT_VERSION = "polyad-potential", 1
+FORMAT, FORMAT_VERSION = "polyad-potential", 2
 BUNDLED = {"default": "gfn2-hcno-small.safetensors", "gfn2-hcno-small": "gfn2-hcno-small.safetensors"}
 """Names of the models that come with the package."""
 _BUNDLED_FOLDER = Path(__file__).parent / "models" / "bundled"
@@ -83,7 +83,12 @@ def read_header(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     if newer:
         raise InputError(
             f"{path} has format version {metadata['format_version']}; "
-            f"this polyad reads up to {FORMAT_VERSION}: upgrade it"
+            f"this polyad reads {FORMAT_VERSION}: upgrade it"
+        )
+    if metadata["format_version"] < FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {metadata['format_version']}, whose weights meant something else; "
+            f"this polyad reads {FORMAT_VERSION}: train the model again"
         )
     if path.stat().st_size < 8 + size + end:
         raise InputError(

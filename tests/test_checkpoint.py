@@ -119,7 +119,7 @@ def test_loaded_in_inference_mode(file: Path) -> None:
 def test_header(file: Path) -> None:
     header = read_header(file)
     assert header["format"] == "polyad-potential"
-    assert header["format_version"] == 1
+    assert header["format_version"] == 2
     assert header["model"] == "polyad"
     assert header["species"] == [1, 8]
     assert header["cutoff"] == header["config"]["cutoff"] == 4.0
@@ -185,8 +185,14 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 
 def test_newer_format(file: Path) -> None:
-    rewrite(file, lambda metadata: metadata.update(format_version=2))
-    with pytest.raises(InputError, match="has format version 2; this polyad reads up to 1: upgrade it"):
+    rewrite(file, lambda metadata: metadata.update(format_version=3))
+    with pytest.raises(InputError, match="has format version 3; this polyad reads 2: upgrade it"):
+        load_potential(file)
+
+
+def test_older_format(file: Path) -> None:
+    rewrite(file, lambda metadata: metadata.update(format_version=1))
+    with pytest.raises(InputError, match="version 1, whose weights meant something else.*train the model"):
         load_potential(file)
 
 

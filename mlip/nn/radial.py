@@ -23,6 +23,10 @@ ORDER = 6
 SILU_GAIN = 1.6765
 """1 / (root mean square of SiLU of a standard normal number): keeps variance through a layer."""
 
+PAIR_SHARE = 0.05
+"""How much of the first layer's input tells pairs of species apart: little, since radial functions of their own
+for every pair fit small data sets too well (channels carry the species of the sender all the same)."""
+
 RadialKind = Literal["network", "spline"]
 
 
@@ -172,7 +176,7 @@ class RadialTable(ConstantModule):
             silu = nn.functional.silu
             in_root, root = math.sqrt(self.first.shape[0]), math.sqrt(self.second.shape[0])
             first = self.features @ self.first / in_root
-            hidden = silu(first[None] + 0.5 * self.pair_bias[:, None]) * SILU_GAIN
+            hidden = silu(first[None] + PAIR_SHARE * self.pair_bias[:, None]) * SILU_GAIN
             hidden = silu(hidden @ self.second / root) * SILU_GAIN
             values = hidden @ self.third / root
         values = nn.functional.pad(values * self.envelope[:, None], (0, 0, 0, self.zero_rows))
