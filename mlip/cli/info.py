@@ -48,4 +48,6 @@ def _lines(name: str, value: Any, indent: int = 0) -> list[str]:
         ]
     if isinstance(value, list):
         value = ", ".join(str(item) for item in value)
+    elif isinstance(value, float):
+        value = float(f"{value:.9g}")
     return [f"{margin}{name}: {value}"]

@@ -51,7 +51,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class FileErrors:
     """Errors of a model on a data file.
 
     Attributes:
@@ -89,7 +89,7 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate_file(request: Request, *, say: Callable[[str], None]) -> Evaluation:
+def evaluate_file(request: Request, *, say: Callable[[str], None]) -> FileErrors:
     """Compute the errors; write predictions and plots where asked.
 
     Args:
@@ -116,12 +116,39 @@ def evaluate_file(request: Request, *, say: Callable[[str], None]) -> Evaluation
         labels=Labels(energy=True, forces=True, stress=packed.has_stress),
         species=potential.species,
     )
+    shift = constant_shift(frames, predictions)
+    if shift is not None:
+        say(shift)
     if request.out is not None:
         _write(frames, predictions, request.out)
     if request.plot is not None:
         request.plot.mkdir(parents=True, exist_ok=True)
         parity_plots(request.plot, {request.data.stem: predictions}, {request.data.stem: metrics})
-    return Evaluation(model=request.model, data=request.data, frames=len(frames), metrics=metrics)
+    return FileErrors(model=request.model, data=request.data, frames=len(frames), metrics=metrics)
+
+
+def constant_shift(frames: list[Frame], predictions: Predictions) -> str | None:
+    """A remark where most of the energy error is a constant for each element, as between levels of theory or
+    zeros of energy that differ; None where it is not."""
+    from ase.data import chemical_symbols
+
+    error = predictions.energy - predictions.reference_energy
+    given = np.isfinite(error)
+    species = sorted({int(z) for f in frames for z in f.atomic_numbers})
+    if given.sum() < 2 * len(species):
+        return None
+    counts = np.array([[(f.atomic_numbers == z).sum() for z in species] for f in frames], dtype=float)[given]
+    shifts, *_ = np.linalg.lstsq(counts, error[given], rcond=None)
+    before = float(np.sqrt(np.mean(error[given] ** 2)))
+    after = float(np.sqrt(np.mean((error[given] - counts @ shifts) ** 2)))
+    if not (before > 0.1 and after < 0.2 * before):
+        return None
+    terms = ", ".join(f"{chemical_symbols[z]} {v:+.4g}" for z, v in zip(species, shifts, strict=True))
+    return (
+        f"the energies differ by a constant per atom of each element, eV: {terms}; without it their RMSE "
+        f"would be {1000 * after:.4g} meV instead of {1000 * before:.4g}. Is the zero of energy, or the level "
+        "of theory, of these labels that of the model?"
+    )
 
 
 def _check(frames: list[Frame], species: tuple[int, ...], path: Path) -> None:
