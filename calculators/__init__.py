@@ -10,7 +10,7 @@ if __name__ != "mlip.calculators":
 
 from mlip.calculators.ase_calculator import MLIPCalculator, OutsideDomainWarning
 from mlip.calculators.batch import BatchCalculator
-from mlip.calculators.surface import ASESurface, Evaluation, Surface, as_surface
+from mlip.calculators.surface import ASESurface, Evaluation, StructureError, Surface, as_surface
 
 __all__ = [
     "ASESurface",
@@ -18,6 +18,7 @@ __all__ = [
     "Evaluation",
     "MLIPCalculator",
     "OutsideDomainWarning",
+    "StructureError",
     "Surface",
     "as_surface",
 ]

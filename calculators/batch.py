@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from mlip.calculators.surface import Evaluation
+from mlip.calculators.batch_graph import BatchNeighbors
+from mlip.calculators.surface import Evaluation, StructureError
 from mlip.checkpoint import load_potential
 from mlip.errors import InputError
-from mlip.graph import collate
-from mlip.neighbors import build_graph
 from mlip.potential import Potential
 
 if TYPE_CHECKING:
@@ -59,6 +58,10 @@ class BatchCalculator:
             self.potential = load_potential(model, device=resolve_device(device), dtype=DTYPES[dtype])
             self.potential.requires_grad_(False).eval()
         self.max_atoms = max_atoms
+        self._species = frozenset(self.potential.species)
+        self._neighbors = BatchNeighbors(
+            self.potential.cutoff, dtype=self.potential.dtype, device=self.potential.device
+        )
 
     def evaluate(
         self, structures: Sequence[Atoms], *, stress: bool = False, hessian: bool = False
@@ -66,7 +69,8 @@ class BatchCalculator:
         """See `Surface.evaluate`."""
         results: list[Evaluation] = []
         for part in self._parts(structures):
-            results += self._together(part, stress=stress, hessian=hessian)
+            results += self._together(part, len(results), stress=stress, hessian=hessian)
+        self._neighbors.forget(after=len(structures))
         return results
 
     def _parts(self, structures: Sequence[Atoms]) -> Iterator[list[Atoms]]:
@@ -81,14 +85,23 @@ class BatchCalculator:
         if part:
             yield part
 
-    def _together(self, structures: list[Atoms], *, stress: bool, hessian: bool) -> list[Evaluation]:
-        graphs = [build_graph(atoms, self.potential.cutoff) for atoms in structures]
-        graph = collate(graphs).to(device=self.potential.device)
+    def _together(
+        self, structures: list[Atoms], first: int, *, stress: bool, hessian: bool
+    ) -> list[Evaluation]:
+        self._check(structures, first, stress=stress)
+        graph = self._neighbors.graph(structures, first=first)
         output = self.potential(graph, forces=True, stress=stress)
-        energies = output["energy"].cpu().numpy()
+        energies = output["energy"].detach().cpu().numpy()
+        lost = np.flatnonzero(~np.isfinite(energies))
+        if lost.size:
+            formula = structures[lost[0]].get_chemical_formula()
+            raise StructureError(
+                f"the energy of {formula} is {energies[lost[0]]}: are atoms too close?",
+                place=first + int(lost[0]),
+            )
         ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
-        forces = np.split(output["forces"].cpu().to(torch.float64).numpy(), ends)
-        tensors = output["stress"].cpu().to(torch.float64).numpy() if stress else None
+        forces = np.split(output["forces"].detach().cpu().to(torch.float64).numpy(), ends)
+        tensors = output["stress"].detach().cpu().to(torch.float64).numpy() if stress else None
         voigt = None if tensors is None else tensors[:, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
         method = self.potential.best_hessian_method() if hessian else None
         hessians = self.potential.hessian(graph, method=method) if hessian else None
@@ -102,3 +115,19 @@ class BatchCalculator:
             )
             for k in range(len(structures))
         ]
+
+    def _check(self, structures: list[Atoms], first: int, *, stress: bool) -> None:
+        """See that the potential can be asked for each structure."""
+        for place, atoms in enumerate(structures, start=first):
+            if len(atoms) == 0:
+                raise StructureError("the structure has no atoms", place=place)
+            if not self._species.issuperset(atoms.numbers.tolist()):
+                try:
+                    self.potential.check_species(torch.from_numpy(atoms.numbers).to(self.potential.device))
+                except InputError as error:
+                    raise StructureError(str(error), place=place) from None
+            if stress and atoms.cell.rank < 3:
+                raise StructureError(
+                    "stress was asked for but the cell has no volume: give three independent cell vectors",
+                    place=place,
+                )

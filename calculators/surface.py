@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from mlip.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,6 +40,15 @@ class Evaluation:
     hessian_method: str | None = None
 
 
+class StructureError(InputError):
+    """One structure of several cannot be evaluated."""
+
+    def __init__(self, message: str, *, place: int) -> None:
+        """Of the structure at `place`."""
+        super().__init__(message)
+        self.place = place
+
+
 class Surface(Protocol):
     """A potential energy surface."""
 
@@ -47,7 +58,7 @@ class Surface(Protocol):
         """Evaluate every structure; constraints and attached calculators are not looked at.
 
         Raises:
-            InputError: A structure cannot be evaluated; names its place in `structures`.
+            StructureError: A structure cannot be evaluated; holds its place in `structures`.
         """
         ...
 
@@ -67,7 +78,15 @@ class ASESurface:
         self, structures: Sequence[Atoms], *, stress: bool = False, hessian: bool = False
     ) -> list[Evaluation]:
         """See `Surface.evaluate`; Hessians by central differences of the forces, symmetrised."""
-        return [self._one(atoms, stress, hessian) for atoms in structures]
+        results = []
+        for place, atoms in enumerate(structures):
+            try:
+                results.append(self._one(atoms, stress, hessian))
+            except Exception as error:  # each calculator fails in its own way
+                own = isinstance(error, InputError)
+                reason = str(error) if own else f"{type(error).__name__}: {error}"
+                raise StructureError(" ".join(reason.split()), place=place) from error
+        return results
 
     def _one(self, atoms: Atoms, stress: bool, hessian: bool) -> Evaluation:
         atoms = _bare(atoms)
