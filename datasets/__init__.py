@@ -12,8 +12,9 @@ from mlip.datasets.digest import data_hash, frame_digest
 from mlip.datasets.frames import Frame
 from mlip.datasets.h5_reader import H5Dataset
 from mlip.datasets.h5_writer import H5Writer
-from mlip.datasets.labels import FrameList, LabelKeys, ReadReport, require_labels
+from mlip.datasets.labels import FrameList, LabelKeys, require_labels
 from mlip.datasets.read import iter_frames, read_frames, read_isolated_atoms
+from mlip.datasets.report import ReadReport
 from mlip.datasets.split import split_frames
 from mlip.datasets.write import write_frames
 

@@ -97,7 +97,7 @@ def iter_trajectory(path: Path) -> Iterator[RawFrame]:
 
 
 def write_database(path: Path, frames: Iterable[Frame]) -> int:
-    """Write an ASE database (SQLite): energy, forces and stress as results, the rest in `data`.
+    """Write an ASE database (SQLite): energy, forces and stress as results, the rest and Hessians in `data`.
 
     Returns:
         Number of frames.
@@ -108,7 +108,7 @@ def write_database(path: Path, frames: Iterable[Frame]) -> int:
     with connect(str(path), type="db", append=False, use_lock_file=False) as database:
         for frame in frames:
             atoms = frame.to_atoms()
-            data = {**atoms.info}
+            data = {**atoms.info, **({} if frame.hessian is None else {"hessian": frame.hessian})}
             atoms.info.clear()
             database.write(atoms, data=data)
             count += 1

@@ -22,7 +22,7 @@ def check_frame(frame: Frame, *, where: str) -> None:
         InputError: A coordinate or label is NaN or infinite, an atomic number is none, or a periodic cell has
             no volume.
     """
-    for name in ("positions", "cell", "energy", "forces", "stress"):
+    for name in ("positions", "cell", "energy", "forces", "stress", "hessian"):
         value = getattr(frame, name)
         finite = np.isfinite(value) if value is not None else np.True_
         if finite.all():

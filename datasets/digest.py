@@ -18,11 +18,16 @@ def structure_digest(frame: Frame) -> int:
 
 
 def frame_digest(frame: Frame) -> int:
-    """64-bit fingerprint of structure and labels (not of group, weight or info), bit for bit."""
+    """64-bit fingerprint of structure and labels (not of group, weight or info), bit for bit.
+
+    A Hessian counts as rounded to float32, the precision that it is stored in.
+    """
     h = _structure(frame)
     h.update(b"-" if frame.energy is None else struct.pack("<d", frame.energy))
     for array in (frame.forces, frame.stress):
         h.update(b"-" if array is None else np.ascontiguousarray(array, dtype="<f8").tobytes())
+    if frame.hessian is not None:
+        h.update(np.ascontiguousarray(frame.hessian, dtype="<f4").tobytes())
     return _finish(h)
 
 

@@ -174,7 +174,7 @@ def _pbc(value: Any, *, periodic: bool, where: str) -> np.ndarray:
 
 
 def write_extxyz(stream: IO[str], frames: Iterable[Frame]) -> int:
-    """Write frames; labels under `REF_energy`, `REF_forces`, `REF_stress` (eV, eV/Å, eV/Å³).
+    """Write frames; labels under `REF_energy`, `REF_forces`, `REF_stress` (eV, eV/Å, eV/Å³), no Hessians.
 
     Numbers are written with all their digits: what is read back is bit for bit what was written.
     """
@@ -198,8 +198,7 @@ def _text(frame: Frame) -> str:
         fields.append(f'REF_stress="{_row(frame.stress.T.ravel())}"')
     if frame.charge != 0 or frame.spin != 1:
         fields.append(f"charge={frame.charge} spin={frame.spin}")
-    if frame.group:
-        fields.append(f"group={format_value(frame.group)}")
+    fields.extend(f"{k}={format_value(v)}" for k, v in frame.belongs_to().items())
     if frame.weight != 1.0:
         fields.append(f"config_weight={frame.weight!r}")
     fields.extend(f"{_name(k)}={format_value(v)}" for k, v in frame.info.items())

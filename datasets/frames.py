@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool
 
 _ISOLATED = "isolatedatom"
+_ASYMMETRY = 0.05
+"""Of the largest element of a Hessian; the noise of published ones (HORM: 0.08 eV/Å²) is far less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,14 @@ class Frame:
         energy: Total energy, eV.
         forces: eV/Å.
         stress: σ = V⁻¹ ∂E/∂ε, eV/Å³, tension positive (the sign of ASE).
-        group: Molecule, trajectory or material that the frame belongs to; "" where unknown.
+        hessian: Second derivatives of the energy, eV/Å², rows and columns x0 y0 z0 x1 …; published ones are
+            symmetric to a few hundredths of an eV/Å² only, and are kept as they are.
+        group: Frames that share it must not be divided between training and test. The coarsest of the keys:
+            where none is given it is the first of `reaction`, `molecule` and `trajectory` that is.
+        molecule: Molecule or material, "" where unknown.
+        reaction: Elementary reaction that the frame lies on the way of, "" where there is none.
+        trajectory: Relaxation, dynamics or path that the frame is a step of, "" where there is none.
+        step: Place in that trajectory, ascending; -1 where unknown.
         weight: Factor of this frame in a loss.
         charge: Net charge, e.
         spin: Multiplicity 2S + 1.
@@ -53,7 +62,12 @@ class Frame:
     energy: float | None = None
     forces: Float64[np.ndarray, "atoms 3"] | None = None
     stress: Float64[np.ndarray, "3 3"] | None = None
+    hessian: Float64[np.ndarray, "3*atoms 3*atoms"] | None = None
     group: str = ""
+    molecule: str = ""
+    reaction: str = ""
+    trajectory: str = ""
+    step: int = -1
     weight: float = 1.0
     charge: int = 0
     spin: int = 1
@@ -74,6 +88,10 @@ class Frame:
             object.__setattr__(self, "forces", _array("forces", self.forces, shape))
         if self.stress is not None:
             object.__setattr__(self, "stress", _array("stress", self.stress, (3, 3)))
+        if self.hessian is not None:
+            object.__setattr__(self, "hessian", _hessian(self.hessian, 3 * numbers.size))
+        if not self.group:
+            object.__setattr__(self, "group", self.reaction or self.molecule or self.trajectory)
 
     def __len__(self) -> int:
         return int(self.atomic_numbers.size)
@@ -103,8 +121,27 @@ class Frame:
         kind = str(self.info.get("config_type", "")).lower()
         return len(self) == 1 and "".join(c for c in kind if c.isalpha()) == _ISOLATED
 
+    def belongs_to(self) -> dict[str, str | int]:
+        """Those of group, molecule, reaction, trajectory and step that the frame has, by name."""
+        found: dict[str, str | int] = {
+            name: value
+            for name, value in (
+                ("group", self.group),
+                ("molecule", self.molecule),
+                ("reaction", self.reaction),
+                ("trajectory", self.trajectory),
+            )
+            if value
+        }
+        if self.step >= 0:
+            found["step"] = self.step
+        return found
+
     def to_atoms(self) -> Atoms:
-        """ASE atoms with the labels in a `SinglePointCalculator` and the rest in `atoms.info`."""
+        """ASE atoms with the labels in a `SinglePointCalculator` and the rest in `atoms.info`.
+
+        The Hessian, for which ASE has no place, is not among them.
+        """
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
@@ -113,8 +150,7 @@ class Frame:
         atoms.info.update(self.info)
         if self.charge != 0 or self.spin != 1:
             atoms.info.update(charge=self.charge, spin=self.spin)
-        if self.group:
-            atoms.info["group"] = self.group
+        atoms.info.update(self.belongs_to())
         if self.weight != 1.0:
             atoms.info["config_weight"] = self.weight
         results: dict[str, Any] = {}
@@ -149,6 +185,20 @@ def _array(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
     array = np.ascontiguousarray(value, dtype=np.float64)
     if array.shape != shape:
         raise InputError(f"`{name}` has shape {array.shape} but must have {shape}")
+    return array
+
+
+def _hessian(value: object, size: int) -> np.ndarray:
+    array = _array("hessian", value, (size, size))
+    asymmetry, largest = (
+        float(np.abs(array - array.T).max(initial=0.0)),
+        float(np.abs(array).max(initial=0.0)),
+    )
+    if asymmetry > _ASYMMETRY * largest:  # false for NaN, which `check_frame` reports
+        raise InputError(
+            f"`hessian` differs from its transpose by {asymmetry:.3g} eV/Å², its largest element being "
+            f"{largest:.3g}, but must be symmetric; are its rows and columns ordered x0 y0 z0 x1 …?"
+        )
     return array
 
 

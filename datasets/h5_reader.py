@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 from collections.abc import Iterator, Sequence
@@ -9,14 +10,15 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from jaxtyping import Int64
 
 from mlip.datasets import h5_schema as schema
 from mlip.datasets.digest import frame_digest
 from mlip.datasets.frames import Frame
-from mlip.datasets.labels import ReadReport
+from mlip.datasets.report import LABELS, ReadReport
 from mlip.errors import InputError
 
-_MAPPED = tuple(schema.COLUMNS)
+_REMEMBERED_NAMES = 4096
 
 
 class H5Dataset(Sequence[Frame]):
@@ -24,10 +26,14 @@ class H5Dataset(Sequence[Frame]):
 
     The file is opened at the first access, in each process anew; the object itself is small, can be pickled
     and can cross a fork. Arrays of a frame are views of a private map of the file: changing one never changes
-    the file, but do not, for the next access to that frame may show it.
+    the file, but do not, for the next access to that frame may show it. A file may be extended while it is
+    read: the frames are those of the moment when the object was made.
 
     Args:
         path: File, `.h5`.
+
+    Attributes:
+        attributes: `level_of_theory`, `source`, `licence`, `units` and the others of the root.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -36,7 +42,7 @@ class H5Dataset(Sequence[Frame]):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with schema.open_checked(self.path) as file:
+        with schema.open_checked(self.path) as (file, _, _):
             self.attributes: dict[str, Any] = schema.attributes_of(file)
         self._length = int(self.attributes["frames"])
         self._open: _Open | None = None
@@ -76,6 +82,26 @@ class H5Dataset(Sequence[Frame]):
         """The stored fingerprint (`frame_digest`) of every frame."""
         return [int(d) for d in self._opened().whole("frames/digest")[: self._length]]
 
+    def provenance(self) -> dict[str, Any]:
+        """Where the frames come from (`H5Writer.provenance`)."""
+        file = self._opened()
+        text = file.rows("provenance", 0, file.lengths["provenance"]).tobytes() if file.version > 1 else b""
+        return json.loads(text) if text else {}
+
+    def index_by(self, key: str) -> Int64[np.ndarray, " frames"]:
+        """Which frames belong together, without fetching them: equal numbers for equal names, -1 for none.
+
+        Args:
+            key: `group`, `molecule`, `reaction` or `trajectory`.
+        """
+        if key not in schema.KEYS:
+            raise InputError(f"`key` is {key!r} but must be one of {', '.join(schema.KEYS)}")
+        file = self._opened()
+        if f"frames/{key}" not in file.columns:
+            return np.full(self._length, -1, dtype=np.int64)
+        index = np.array(file.whole(f"frames/{key}")[: self._length])
+        return np.where(index < 0, -1, file.first_of_name()[index]) if len(index) else index
+
     def _opened(self) -> _Open:
         if self._open is None:
             self._open = _Open(self.path, self._length)
@@ -83,10 +109,10 @@ class H5Dataset(Sequence[Frame]):
 
     def _frame(self, i: int) -> Frame:
         file = self._opened()
-        row, rows, end = file.row, file.rows, file.end
-        start, stop = int(end[i - 1]) if i else 0, int(end[i])
+        row, rows = file.row, file.rows
+        start, stop = file.span("frames/end", i)
         labels = int(row("frames/labels", i))
-        text_start, text_stop = int(file.info_end[i - 1]) if i else 0, int(file.info_end[i])
+        text_start, text_stop = file.span("frames/info_end", i)
         info = json.loads(rows("info", text_start, text_stop).tobytes()) if text_stop > text_start else {}
         return Frame(
             positions=rows("atoms/positions", start, stop),
@@ -96,7 +122,12 @@ class H5Dataset(Sequence[Frame]):
             energy=float(row("frames/energy", i)) if labels & schema.ENERGY else None,
             forces=rows("atoms/forces", start, stop) if labels & schema.FORCES else None,
             stress=row("frames/stress", i) if labels & schema.STRESS else None,
-            group=file.groups[int(row("frames/group", i))],
+            hessian=file.hessian(i, 3 * (stop - start)) if labels & schema.HESSIAN else None,
+            group=file.name("frames/group", i),
+            molecule=file.name("frames/molecule", i),
+            reaction=file.name("frames/reaction", i),
+            trajectory=file.name("frames/trajectory", i),
+            step=int(row("frames/step", i)) if file.version > 1 else -1,
             weight=float(row("frames/weight", i)),
             charge=int(row("frames/charge", i)),
             spin=int(row("frames/spin", i)),
@@ -118,7 +149,7 @@ def iter_h5(path: Path, report: ReadReport) -> Iterator[Frame]:
     for i, frame in enumerate(data):
         if frame_digest(frame) != digests[i]:
             raise InputError(f"{path}: frame {i} does not match its checksum; the file is damaged")
-        for label in ("energy", "forces", "stress"):
+        for label in LABELS:
             if getattr(frame, label) is not None:
                 report.took(label, label)
                 report.present[label] += 1
@@ -129,34 +160,105 @@ class _Open:
     """A mapped file: where every chunk of every column lies."""
 
     def __init__(self, path: Path, length: int) -> None:
-        with path.open("rb") as stream:
-            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        with schema.open_checked(path) as file:
-            self._columns = {name: _column(file[name], self._map, path) for name in _MAPPED}
-            self.end: np.ndarray = file["frames/end"][()]
-            self.info_end: np.ndarray = file["frames/info_end"][()]
-            self.groups: list[str] = [n.decode() for n in file["group_names"][()].tolist()]
-            self._check(file, path, length)
+        with schema.open_checked(path) as (file, fd, pages):
+            self._map = mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)
+            for number, page in pages.items():
+                first = number * len(page)
+                self._map[first : first + len(page)] = page[: len(self._map) - first]
+            self.version = int(file.attrs["version"])
+            self.columns = {n: _column(file[n], self._map, path) for n in schema.columns(self.version)}
+            self.lengths = {n: int(file[n].shape[0]) for n in self.columns}
+            self._texts: list[str] | None = None
+            if self.version == 1:
+                self._texts = [n.decode() for n in file["group_names"][()].tolist()]
+        self._names: dict[int, str] = {}
+        self._check(path, length)
 
-    def _check(self, file: Any, path: Path, length: int) -> None:
-        group = file["frames/group"][()]
-        last = (int(file.attrs["atoms"]), int(file["info"].shape[0]))
-        for end, total in zip((self.end, self.info_end), last, strict=True):
-            if len(end) != length or (
-                length and (end[0] < 0 or (np.diff(end) < 0).any() or end[-1] != total)
-            ):
-                raise InputError(f"{path}: the index of frames is inconsistent; the file is damaged")
-        if length and not 0 <= group.min() <= group.max() < len(self.groups):
-            raise InputError(f"{path}: `frames/group` points outside `group_names`; the file is damaged")
+    def _check(self, path: Path, length: int) -> None:
+        if self.lengths["frames/end"] < length:
+            raise InputError(
+                f"{path}: has {self.lengths['frames/end']} frames, "
+                f"but had {length} when it was opened first; it was replaced"
+            )
+        ends = {"frames/end": "atoms/positions", "frames/info_end": "info", "frames/hessian_end": "hessians"}
+        if self.version > 1:
+            ends["names/end"] = "names/text"
+        for end, column in ends.items():
+            if end in self.columns and not self._ascends(end, self.lengths[column]):
+                raise InputError(
+                    f"{path}: the index of frames is inconsistent (`{end}`); the file is damaged"
+                )
+        names = self.lengths["names/end"] if self._texts is None else len(self._texts)
+        for key in schema.KEYS:
+            for view in self.columns.get(f"frames/{key}", ([], 1))[0]:
+                if len(view) and not -1 <= view.min() <= view.max() < max(names, 1):
+                    raise InputError(f"{path}: `frames/{key}` points outside the names; the file is damaged")
+
+    def _ascends(self, name: str, total: int) -> bool:
+        """Whether a column of ends never falls and leads to `total`."""
+        views, per = self.columns[name]
+        last, rows = 0, self.lengths[name]
+        for k, view in enumerate(views):
+            ends = view[: rows - k * per]
+            if len(ends) and (ends[0] < last or (np.diff(ends) < 0).any()):
+                return False
+            last = int(ends[-1]) if len(ends) else last
+        return last == total
+
+    def span(self, name: str, i: int) -> tuple[int, int]:
+        """First and last plus one of the rows that belong to frame (or name) i."""
+        views, per = self.columns[name]
+        stop = int(views[i // per][i % per])
+        return (int(views[(i - 1) // per][(i - 1) % per]) if i else 0), stop
+
+    def hessian(self, i: int, size: int) -> np.ndarray:
+        """Hessian of frame i, `size` × `size`."""
+        start, stop = self.span("frames/hessian_end", i)
+        if stop - start != size * size:
+            raise InputError(f"frame {i} has a Hessian of {stop - start} numbers instead of {size * size}")
+        return self.rows("hessians", start, stop).reshape(size, size)
+
+    def name(self, column: str, i: int) -> str:
+        """Name that frame i refers to."""
+        if column not in self.columns:
+            return ""
+        views, per = self.columns[column]
+        index = int(views[i // per][i % per])
+        if index < 0:
+            return ""
+        if self._texts is not None:
+            return self._texts[index]
+        name = self._names.get(index)
+        if name is None:
+            if len(self._names) >= _REMEMBERED_NAMES:
+                self._names.clear()
+            name = self._names[index] = (
+                self.rows("names/text", *self.span("names/end", index)).tobytes().decode()
+            )
+        return name
+
+    def first_of_name(self) -> Int64[np.ndarray, " names"]:
+        """For every name, the index at which it stands for the first time (64-bit fingerprints compared)."""
+        count = self.lengths["names/end"] if self._texts is None else len(self._texts)
+        digests = np.empty(count, dtype=np.uint64)
+        for i in range(count):
+            text = (
+                self.rows("names/text", *self.span("names/end", i)).tobytes()
+                if self._texts is None
+                else self._texts[i].encode()
+            )
+            digests[i] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+        _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+        return np.asarray(first[inverse], dtype=np.int64)
 
     def row(self, name: str, i: int) -> np.ndarray:
         """Row i of a column."""
-        views, per = self._columns[name]
+        views, per = self.columns[name]
         return np.asarray(views[i // per][i % per])
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows of a column: a view if they lie in one chunk, else a copy."""
-        views, per = self._columns[name]
+        views, per = self.columns[name]
         first, last = start // per, (stop - 1) // per
         if first >= last:
             return views[first][start - first * per : stop - first * per]
@@ -169,7 +271,7 @@ class _Open:
 
     def whole(self, name: str) -> np.ndarray:
         """All rows of a column, padded to whole chunks."""
-        views, _ = self._columns[name]
+        views, _ = self.columns[name]
         return np.concatenate(views)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,48 +15,68 @@ import numpy as np
 from mlip.datasets import h5_schema as schema
 from mlip.datasets.digest import frame_digest
 from mlip.datasets.frames import Frame
+from mlip.datasets.h5_journal import Journal, JournaledFile, recover
 from mlip.datasets.write import scratch_name
 from mlip.errors import InputError
 
 _BUFFERED_ATOMS = 50_000
+_BUFFERED_HESSIANS = 4_000_000  # numbers
+_REMEMBERED_NAMES = 65_536
 
 
 class H5Writer:
     """Write or extend a file; use as a context manager.
 
-    All writing goes to a temporary file beside `path` (a copy of `path` when extending), which takes its
-    place on `commit()` and at the end of the `with` block. After a crash or an exception `path` is what it
-    was at the last commit. Extending copies the file: keep very large sets in several files.
+    A new file is written under a hidden name and takes its place at the first `commit()`. From then on, and
+    when extending, frames are added to the file itself, and a commit makes them part of it (`h5_journal`):
+    whatever happens, even `kill -9`, `path` is what it was at the last commit. Nothing is ever copied. The
+    end of the `with` block commits.
 
     Args:
         path: File, `.h5`.
         append: Extend the file if it exists; otherwise it is replaced.
         attributes: Any of `level_of_theory`, `source`, `licence`.
 
+    Attributes:
+        provenance: Anything that JSON can hold about the origin of the frames; saved by every commit.
+
     Raises:
-        InputError: An attribute is unknown, or the file to extend is not of our layout or differs in an
-            attribute.
+        InputError: An attribute is unknown, or the file to extend is not of our layout, differs in an
+            attribute, or is being written by another program.
     """
 
     def __init__(
         self, path: str | Path, *, append: bool = False, attributes: Mapping[str, str] | None = None
     ) -> None:
         self.path = Path(path)
+        self.provenance: dict[str, Any] = {}
         self._attributes = dict(attributes or {})
         unknown = sorted(set(self._attributes) - set(schema.TEXT_ATTRIBUTES))
         if unknown:
             raise InputError(
                 f"unknown attribute `{unknown[0]}`; known ones: {', '.join(schema.TEXT_ATTRIBUTES)}"
             )
-        self._temporary = scratch_name(self.path)
-        self._extend = append and self.path.exists()
-        self._stamp: tuple[int, int] | None = None
-        self._file: Any = None
         self._buffer: list[Frame] = []
-        self._atoms = 0
-        self._groups: dict[str, int] = {}
-        self._new_groups: list[str] = []
-        self._begin()
+        self._atoms = self._numbers = 0
+        self._names: dict[str, int] = {}
+        self._new_names: list[str] = []
+        self._temporary: Path | None = None
+        self._journal: Journal | None = None
+        self._medium: JournaledFile | None = None
+        self._file: Any = None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        h5py = schema.library()
+        try:
+            if append and self.path.exists():
+                self._open_existing(h5py)
+            else:
+                self._temporary = scratch_name(self.path)
+                self._medium = JournaledFile(self._temporary, new=True)
+                self._file = h5py.File(self._medium, "w")
+                schema.create(self._file, self._attributes, _version())
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> H5Writer:
         return self
@@ -65,9 +84,15 @@ class H5Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.commit()
-        self._discard()
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self.close()
+
+    def __len__(self) -> int:
+        """Number of frames, those not committed yet included."""
+        return int(self._file.attrs["frames"]) + len(self._buffer)
 
     def write(self, frame: Frame) -> None:
         """Add one frame."""
@@ -77,7 +102,8 @@ class H5Writer:
             raise InputError(f"`atomic_numbers` holds {frame.atomic_numbers.tolist()} but must be 1 to 255")
         self._buffer.append(frame)
         self._atoms += len(frame)
-        if self._atoms >= _BUFFERED_ATOMS:
+        self._numbers += 0 if frame.hessian is None else frame.hessian.size
+        if self._atoms >= _BUFFERED_ATOMS or self._numbers >= _BUFFERED_HESSIANS:
             self._flush()
 
     def write_many(self, frames: Iterable[Frame]) -> None:
@@ -86,70 +112,80 @@ class H5Writer:
             self.write(frame)
 
     def commit(self) -> None:
-        """Put all frames written so far under `path`."""
-        if self._file is None and not self._buffer:
-            return
+        """Make all frames written so far part of `path`."""
+        if self._file is None or self._medium is None:
+            raise InputError(f"{self.path}: the writer is closed")
         self._flush()
-        self._file.close()
-        self._file = None
-        with self._temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        if self._stamp is not None and _stamp(self.path) != self._stamp:
-            raise InputError(
-                f"{self.path}: was changed by another program while being extended; nothing was written"
-            )
-        self._temporary.replace(self.path)
-        self._extend = True
-
-    def _begin(self) -> None:
-        h5py = schema.library()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._extend:
-            self._stamp = _stamp(self.path)
-            shutil.copyfile(self.path, self._temporary)
-            self._file = schema.open_checked(self._temporary, "r+")
-            self._check_attributes()
-            names = [n.decode() for n in self._file["group_names"][()].tolist()]
-            self._groups = {n: i for i, n in enumerate(names)}
+        provenance = json.dumps(self.provenance, ensure_ascii=False).encode() if self.provenance else b""
+        self._file["provenance"].resize(len(provenance), axis=0)
+        self._file["provenance"][:] = np.frombuffer(provenance, dtype=np.uint8)
+        self._file.flush()
+        if self._temporary is None:
+            if not self._medium.same_as(self.path):
+                raise InputError(f"{self.path}: was replaced by another program; nothing was written")
+            self._medium.commit(self._journal)
         else:
-            self._file = h5py.File(self._temporary, "w")
-            schema.create(self._file, self._attributes, _version())
+            self._medium.commit(None)
+            self._journal = Journal(self.path)
+            self._journal.clear()
+            self._temporary.replace(self.path)
+            self._temporary = None
 
-    def _check_attributes(self) -> None:
-        for name, value in self._attributes.items():
-            there = schema.attributes_of(self._file)[name]
-            if there != value:
-                self._discard()
-                raise InputError(
-                    f"{self.path}: has {name} {there!r}, so frames of {name} {value!r} cannot be added to it"
-                )
-
-    def _discard(self) -> None:
+    def close(self) -> None:
+        """Let go of the file; frames that were not committed are dropped."""
         if self._file is not None:
             self._file.close()
             self._file = None
-        with contextlib.suppress(FileNotFoundError):
-            self._temporary.unlink()
+        if self._medium is not None:
+            self._medium.close()
+            self._medium = None
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self._temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._temporary.unlink()
+
+    def _open_existing(self, h5py: Any) -> None:
+        with schema.open_checked(self.path) as (file, _, _):
+            there = schema.attributes_of(file)
+        for name, value in self._attributes.items():
+            if there[name] != value:
+                raise InputError(
+                    f"{self.path}: has {name} {there[name]!r}, "
+                    f"so frames of {name} {value!r} cannot be added to it"
+                )
+        self._journal = recover(self.path)
+        self._medium = JournaledFile(self.path)
+        self._file = h5py.File(self._medium, "r+")
+        schema.check(self._file, self.path)
+        if int(self._file.attrs["version"]) == 1:
+            schema.upgrade(self._file)
+        text = self._file["provenance"][()].tobytes()
+        self.provenance = json.loads(text) if text else {}
+        self._names = _last_names(self._file)
 
     def _flush(self) -> None:
-        """Move the buffer into the temporary file."""
+        """Move the buffer into the file."""
         if not self._buffer:
             return
-        if self._file is None:
-            self._begin()
         file = self._file
-        first = (int(file.attrs["frames"]), int(file.attrs["atoms"]), file["info"].shape[0])
-        rows = self._rows(atoms=first[1], info=first[2])
+        rows = self._rows(
+            atoms=int(file.attrs["atoms"]), info=file["info"].shape[0], hessians=file["hessians"].shape[0]
+        )
         for name, values in rows.items():
-            _extend(file[name], values)
-        if self._new_groups:
-            _extend(file["group_names"], np.array(self._new_groups, dtype=object))
-        file.attrs["frames"] = first[0] + len(self._buffer)
-        file.attrs["atoms"] = first[1] + self._atoms
-        self._buffer, self._atoms, self._new_groups = [], 0, []
+            schema.extend(file[name], values)
+        if self._new_names:
+            texts = [name.encode() for name in self._new_names]
+            start = file["names/text"].shape[0]
+            schema.extend(file["names/text"], np.frombuffer(b"".join(texts), dtype=np.uint8))
+            schema.extend(file["names/end"], start + np.cumsum([len(t) for t in texts], dtype=np.int64))
+        file.attrs["frames"] = int(file.attrs["frames"]) + len(self._buffer)
+        file.attrs["atoms"] = int(file.attrs["atoms"]) + self._atoms
+        self._buffer, self._atoms, self._numbers, self._new_names = [], 0, 0, []
 
-    def _rows(self, *, atoms: int, info: int) -> dict[str, np.ndarray]:
-        """The buffered frames as columns; `atoms` and `info` are the rows already there."""
+    def _rows(self, *, atoms: int, info: int, hessians: int) -> dict[str, np.ndarray]:
+        """The buffered frames as columns; the arguments are the rows already there."""
         frames = self._buffer
         texts = [json.dumps(dict(f.info)).encode() if f.info else b"" for f in frames]
         nan = np.full((3, 3), np.nan)
@@ -163,23 +199,47 @@ class H5Writer:
             "frames/charge": [f.charge for f in frames],
             "frames/spin": [f.spin for f in frames],
             "frames/weight": [f.weight for f in frames],
-            "frames/group": [self._group(f.group) for f in frames],
+            **{f"frames/{key}": [self._name(getattr(f, key)) for f in frames] for key in schema.KEYS},
+            "frames/step": [f.step for f in frames],
             "frames/digest": [frame_digest(f) for f in frames],
             "frames/info_end": info + np.cumsum([len(t) for t in texts]),
+            "frames/hessian_end": hessians
+            + np.cumsum([0 if f.hessian is None else f.hessian.size for f in frames]),
             "atoms/positions": np.concatenate([f.positions for f in frames]),
             "atoms/forces": np.concatenate(
                 [np.full((len(f), 3), np.nan) if f.forces is None else f.forces for f in frames]
             ),
             "atoms/atomic_numbers": np.concatenate([f.atomic_numbers for f in frames]),
+            "hessians": np.concatenate(
+                [np.zeros(0), *(f.hessian.ravel() for f in frames if f.hessian is not None)]
+            ),
             "info": np.frombuffer(b"".join(texts), dtype=np.uint8),
         }
         return {name: np.asarray(values, dtype=schema.COLUMNS[name][0]) for name, values in columns.items()}
 
-    def _group(self, name: str) -> int:
-        if name not in self._groups:
-            self._groups[name] = len(self._groups)
-            self._new_groups.append(name)
-        return self._groups[name]
+    def _name(self, name: str) -> int:
+        """Index of a name, which is added if it is not among those used lately."""
+        if not name:
+            return -1
+        index = self._names.pop(name, None)
+        if index is None:
+            index = self._file["names/end"].shape[0] + len(self._new_names)
+            self._new_names.append(name)
+            if len(self._names) >= _REMEMBERED_NAMES:
+                del self._names[next(iter(self._names))]
+        self._names[name] = index  # the last one is the one used last
+        return index
+
+
+def _last_names(file: Any) -> dict[str, int]:
+    """Index by name of the names added last."""
+    ends = file["names/end"]
+    count = ends.shape[0]
+    first = max(0, count - _REMEMBERED_NAMES)
+    bounds = [int(ends[first - 1]) if first else 0, *ends[first:].tolist()]
+    text = file["names/text"][bounds[0] :].tobytes()
+    pairs = pairwise(bounds)
+    return {text[a - bounds[0] : b - bounds[0]].decode(): first + i for i, (a, b) in enumerate(pairs)}
 
 
 def _labels(frame: Frame) -> int:
@@ -187,23 +247,8 @@ def _labels(frame: Frame) -> int:
         schema.ENERGY * (frame.energy is not None)
         + schema.FORCES * (frame.forces is not None)
         + schema.STRESS * (frame.stress is not None)
+        + schema.HESSIAN * (frame.hessian is not None)
     )
-
-
-def _extend(dataset: Any, values: np.ndarray) -> None:
-    if not len(values):
-        return
-    old = dataset.shape[0]
-    dataset.resize(old + len(values), axis=0)
-    dataset[old:] = values
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
 
 
 def _version() -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Float64
 
 from mlip.datasets.frames import Frame, Scalar
 from mlip.datasets.records import RawFrame
+from mlip.datasets.report import ReadReport
 from mlip.errors import InputError
 
 ENERGY_KEYS = ("REF_energy", "energy", "Energy", "y_energy", "dft_energy", "DFT_energy", "free_energy")
@@ -29,7 +29,12 @@ FORCES_KEYS = (
 )
 STRESS_KEYS = ("REF_stress", "stress", "y_stress", "dft_stress", "DFT_stress")
 VIRIAL_KEYS = ("REF_virials", "REF_virial", "virials", "virial", "dft_virial", "dft_virials", "DFT_virial")
-GROUP_KEYS = ("group", "mol_id", "molecule", "trajectory", "system_name", "material_id")
+HESSIAN_KEYS = ("REF_hessian", "hessian")
+GROUP_KEYS = ("group", "system_name")
+MOLECULE_KEYS = ("molecule", "mol_id", "material_id")
+REACTION_KEYS = ("reaction",)
+TRAJECTORY_KEYS = ("trajectory",)
+STEP_KEYS = ("step",)
 WEIGHT_KEYS = ("config_weight",)
 CHARGE_KEYS = ("REF_total_charge", "total_charge", "charge")
 SPIN_KEYS = ("total_spin", "spin", "multiplicity", "mult")
@@ -46,14 +51,19 @@ class LabelKeys:
     """Names of the labels in a file; None tries the usual ones (`REF_*` first) and reports which it took.
 
     A name that is given is the only one looked for. Units are eV, eV/Å, eV/Å³ (stress, tension positive) and
-    eV (virial = −stress × volume).
+    eV (virial = −stress × volume), eV/Å² (Hessian).
     """
 
     energy: str | None = None
     forces: str | None = None
     stress: str | None = None
     virial: str | None = None
+    hessian: str | None = None
     group: str | None = None
+    molecule: str | None = None
+    reaction: str | None = None
+    trajectory: str | None = None
+    step: str | None = None
     weight: str | None = None
     charge: str | None = None
     spin: str | None = None
@@ -75,76 +85,16 @@ _DEFAULTS: dict[str, tuple[str, ...]] = {
     "forces": FORCES_KEYS,
     "stress": STRESS_KEYS,
     "virial": VIRIAL_KEYS,
+    "hessian": HESSIAN_KEYS,
     "group": GROUP_KEYS,
+    "molecule": MOLECULE_KEYS,
+    "reaction": REACTION_KEYS,
+    "trajectory": TRAJECTORY_KEYS,
+    "step": STEP_KEYS,
     "weight": WEIGHT_KEYS,
     "charge": CHARGE_KEYS,
     "spin": SPIN_KEYS,
 }
-
-
-@dataclass
-class ReadReport:
-    """What was read from which key of which file.
-
-    Attributes:
-        path: File.
-        format: Format it was read as.
-        frames: Number of frames.
-        labelled: Frames with each of `energy`, `forces`, `stress`.
-        sources: For each label, the key (with its unit or conversion) and the number of frames that it gave.
-        present: Every key seen in the file, with the number of frames that have it.
-        dropped: Per-atom arrays that a `Frame` does not keep.
-        notes: Remarks, such as a second key that was passed over.
-    """
-
-    path: str = ""
-    format: str = ""
-    frames: int = 0
-    labelled: Counter[str] = field(default_factory=Counter)
-    sources: dict[str, Counter[str]] = field(default_factory=dict)
-    present: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-
-    def took(self, label: str, source: str, *, count: int = 1) -> None:
-        """Record that `count` frames got `label` from `source`."""
-        self.sources.setdefault(label, Counter())[source] += count
-
-    def count(self, frame: Frame) -> None:
-        """Record one frame and the labels that it ended up with."""
-        self.frames += 1
-        for label in ("energy", "forces", "stress"):
-            if getattr(frame, label) is not None:
-                self.labelled[label] += 1
-
-    def lines(self) -> list[str]:
-        """The report in words, one line per label."""
-        out = [f"{self.path}: {self.frames} frames ({self.format})"]
-        for label in ("energy", "forces", "stress"):
-            got = ", ".join(f"`{k}` ({n})" for k, n in self.sources.get(label, Counter()).items())
-            out.append(
-                f"  {label}: {self.labelled[label]} of {self.frames} frames"
-                + (f", read from {got}" if got else "")
-            )
-        for label in ("group", "weight", "charge", "spin"):
-            got = ", ".join(f"`{k}` ({n})" for k, n in self.sources.get(label, Counter()).items())
-            if got:
-                out.append(f"  {label}: read from {got}")
-        out.extend(f"  note: {note} ({n} frames)" for note, n in self.notes.items())
-        return out
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready values."""
-        return {
-            "path": self.path,
-            "format": self.format,
-            "frames": self.frames,
-            "labelled": {k: self.labelled[k] for k in ("energy", "forces", "stress")},
-            "sources": {k: dict(v) for k, v in self.sources.items()},
-            "present": dict(self.present),
-            "dropped": dict(self.dropped),
-            "notes": dict(self.notes),
-        }
 
 
 class FrameList(list[Frame]):
@@ -173,28 +123,34 @@ def frame_of_record(raw: RawFrame, *, keys: LabelKeys, report: ReadReport | None
     known = used.union(*_DEFAULTS.values())
     report.present.update([*raw.info, *raw.arrays])
     report.dropped.update(k for k in raw.arrays if k not in known)
+    gone = used | (known - set(STEP_KEYS))
 
     def number(label: str, default: float) -> float:
         key = picked[label]
         return default if key is None else _number(raw, key)
 
-    forces = None
-    if picked["forces"] is not None:
-        forces = _shaped(raw, picked["forces"], (n, 3))
-    group = picked["group"]
+    def text(label: str) -> str:
+        key = picked[label]
+        return "" if key is None else str(raw.info[key])
+
     frame = Frame(
         positions=raw.positions,
         atomic_numbers=raw.atomic_numbers,
         cell=raw.cell,
         pbc=raw.pbc,
         energy=None if picked["energy"] is None else _number(raw, picked["energy"]),
-        forces=forces,
+        forces=None if picked["forces"] is None else _shaped(raw, picked["forces"], (n, 3)),
         stress=_stress(raw, picked["stress"], picked["virial"], report),
-        group="" if group is None else str(raw.info[group]),
+        hessian=None if picked["hessian"] is None else _shaped(raw, picked["hessian"], (3 * n, 3 * n)),
+        group=text("group"),
+        molecule=text("molecule"),
+        reaction=text("reaction"),
+        trajectory=text("trajectory"),
+        step=_whole(raw, picked["step"], -1),
         weight=number("weight", 1.0),
         charge=_whole(raw, picked["charge"], 0),
         spin=_whole(raw, picked["spin"], 1),
-        info={k: s for k, v in raw.info.items() if k not in known and (s := _scalar(v)) is not None},
+        info={k: s for k, v in raw.info.items() if k not in gone and (s := _scalar(v)) is not None},
     )
     report.count(frame)
     return frame
@@ -204,6 +160,8 @@ def _pick(raw: RawFrame, label: str, keys: LabelKeys, report: ReadReport) -> str
     """Key that gives `label`: the first candidate that is present."""
     table = raw.arrays if label == "forces" else raw.info
     found = [k for k in keys.candidates(label) if k in table and not _absent(table[k])]
+    if getattr(keys, label) is None and label in _ONLY_IF:
+        found = [k for k in found if _ONLY_IF[label](table[k], raw.atomic_numbers.size)]
     if not found:
         return None
     first = found[0]
@@ -212,10 +170,23 @@ def _pick(raw: RawFrame, label: str, keys: LabelKeys, report: ReadReport) -> str
     for other in found[1:]:
         if other == "free_energy" and label == "energy":
             continue
-        same = np.shape(table[first]) == np.shape(table[other]) and np.allclose(table[first], table[other])
+        same = _same(table[first], table[other])
         verdict = "holds the same values" if same else "holds OTHER values"
         report.notes[f"{label}: `{first}` was used; `{other}` is there too and {verdict}"] += 1
     return first
+
+
+_ONLY_IF: dict[str, Callable[[Any, int], bool]] = {
+    "step": lambda value, atoms: type(value) is int and value >= 0,
+    "hessian": lambda value, atoms: np.size(value) == 9 * atoms * atoms,
+}
+"""Names so usual that a value of another kind under them is a remark, not a label."""
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, str) or isinstance(b, str):
+        return bool(a == b)
+    return np.shape(a) == np.shape(b) and np.allclose(a, b)
 
 
 def _absent(value: Any) -> bool:
@@ -228,6 +199,8 @@ def _shaped(raw: RawFrame, key: str, shape: tuple[int, ...]) -> np.ndarray:
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{raw.where}: `{key}` holds {value!r}, which is not numbers") from error
+    if array.shape == (math.prod(shape),):
+        array = array.reshape(shape)
     if array.shape != shape:
         raise InputError(f"{raw.where}: `{key}` has shape {array.shape} but must have {shape}")
     return array

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlip.datasets.frames import Frame
-from mlip.datasets.labels import ReadReport
+from mlip.datasets.report import ReadReport
 from mlip.errors import InputError
 from mlip.units import BOHR, HARTREE, KCAL_PER_MOL
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from mlip.datasets.checks import check_frame
 from mlip.datasets.formats import FORMATS, detect_format
 from mlip.datasets.frames import Frame
-from mlip.datasets.labels import FrameList, LabelKeys, ReadReport, frame_of_record, require_keys
+from mlip.datasets.labels import FrameList, LabelKeys, frame_of_record, require_keys
 from mlip.datasets.records import RawFrame
+from mlip.datasets.report import ReadReport
 from mlip.errors import InputError
 
 

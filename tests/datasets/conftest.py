@@ -25,7 +25,10 @@ def water() -> Frame:
         weight=2.5,
         charge=1,
         spin=2,
-        info={"config_type": "300K", "step": 7, "angle": 104.5, "good": True, "text": 'a "b" \\ c=d'},
+        molecule="water",
+        trajectory="water/300K",
+        step=7,
+        info={"config_type": "300K", "count": 7, "angle": 104.5, "good": True, "text": 'a "b" \\ c=d'},
     )
 
 

@@ -33,7 +33,7 @@ def test_rows_written_by_ase(tmp_path: Path, name: str) -> None:
         for i in range(12):
             database.write(atoms, step=i, dft=-31.0, data={"f": forces, "note": [1, 2]})
     frames = read_frames(tmp_path / name)
-    assert [f.info["step"] for f in frames] == list(range(12))
+    assert [f.step for f in frames] == list(range(12))
     assert frames[0].energy == -30.0
     assert frames[0].forces is not None
     assert frames[0].forces[0, 2] == 1.0  # not zeroed by the constraint

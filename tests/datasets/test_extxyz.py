@@ -210,11 +210,9 @@ def test_missing_file_and_unknown_ending(tmp_path: Path) -> None:
     ],
 )
 def test_index(tmp_path: Path, index: str | int | slice, steps: list[int]) -> None:
-    frames = [
-        Frame(positions=np.zeros((1, 3)), atomic_numbers=np.array([1]), info={"step": i}) for i in range(5)
-    ]
+    frames = [Frame(positions=np.zeros((1, 3)), atomic_numbers=np.array([1]), step=i) for i in range(5)]
     write_frames(tmp_path / "a.xyz", frames)
-    assert [f.info["step"] for f in read_frames(tmp_path / "a.xyz", index=index)] == steps
+    assert [f.step for f in read_frames(tmp_path / "a.xyz", index=index)] == steps
 
 
 @pytest.mark.parametrize(

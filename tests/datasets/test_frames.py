@@ -26,6 +26,11 @@ def test_sequences_become_arrays() -> None:
         ({"forces": np.zeros((1, 2))}, r"`forces` has shape \(1, 2\) but must have \(1, 3\)"),
         ({"cell": np.zeros(6)}, r"`cell` has shape \(6,\)"),
         ({"stress": np.zeros(6)}, r"`stress` has shape \(6,\)"),
+        ({"hessian": np.zeros((1, 3))}, r"`hessian` has shape \(1, 3\) but must have \(3, 3\)"),
+        (
+            {"hessian": np.triu(np.ones((3, 3)))},
+            "`hessian` differs from its transpose by 1 eV/Å², its largest element being 1",
+        ),
         ({"pbc": [True, False]}, "`pbc` has shape"),
         ({"atomic_numbers": [[1]]}, "`atomic_numbers` has shape"),
     ],
@@ -88,3 +93,31 @@ def test_isolated_atom_marks(mark: str) -> None:
         positions=np.zeros((1, 3)), atomic_numbers=np.array([1]), info={"config_type": mark}
     ).is_isolated_atom
     assert not Frame(positions=np.zeros((1, 3)), atomic_numbers=np.array([1])).is_isolated_atom
+
+
+def test_a_hessian_may_be_as_asymmetric_as_published_ones() -> None:
+    hessian = np.diag([50.0, 40.0, 30.0])
+    hessian[0, 1] = 0.08
+    frame = Frame(positions=np.zeros((1, 3)), atomic_numbers=np.array([1]), hessian=hessian)
+    assert frame.hessian is not None
+    assert frame.hessian[0, 1] == 0.08
+    other = Frame(positions=np.zeros((1, 3)), atomic_numbers=np.array([1]))
+    assert frame_digest(frame) != frame_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("given", "group"),
+    [
+        ({}, ""),
+        ({"trajectory": "t"}, "t"),
+        ({"trajectory": "t", "molecule": "m"}, "m"),
+        ({"trajectory": "t", "molecule": "m", "reaction": "r"}, "r"),
+        ({"reaction": "r", "group": "g"}, "g"),
+    ],
+)
+def test_group_is_the_coarsest_key(given: dict[str, str], group: str) -> None:
+    frame = Frame(positions=np.zeros((1, 3)), atomic_numbers=np.array([1]), **given)  # type: ignore[arg-type]
+    assert frame.group == group
+    assert frame.belongs_to() == ({**given, "group": group} if given else {})
+    back = Frame.from_atoms(frame.to_atoms())
+    assert back.belongs_to() == frame.belongs_to()

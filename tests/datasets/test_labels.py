@@ -112,6 +112,6 @@ def test_isolated_atoms_need_no_forces(tmp_path: Path) -> None:
 
 def test_report_as_json(xyz: Path) -> None:
     report = read_frames(xyz).report.as_dict()
-    assert report["labelled"] == {"energy": 2, "forces": 2, "stress": 0}
+    assert report["labelled"] == {"energy": 2, "forces": 2, "stress": 0, "hessian": 0}
     assert report["present"]["forces"] == 2
     assert report["format"] == "extxyz"
