@@ -1,0 +1,197 @@
+"""Make the data of the model `gfn2-organic`, pack them, and write its model card.
+
+    python examples/gfn2_organic/recipe.py label --out DATA [--workers N] [--scale 0.01]
+    python examples/gfn2_organic/recipe.py pack  --out DATA
+
+`label` lists the molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same command
+goes on. `pack` gathers the shards that are there, also while `label` runs. Then, as the README says: `mlip train`,
+`mlip evaluate`, and `card`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per process: molecules are small
+
+from rdkit import Chem
+
+from mlip.datasets.generation.constitutions import enumerate_small, sample_larger
+from mlip.datasets.generation.labelling import TBLite
+from mlip.datasets.generation.pack import pack
+from mlip.datasets.generation.reactions import hydrogen_shifts
+from mlip.datasets.generation.recipes import Amounts, Source
+from mlip.datasets.generation.scaffolds import scaffold_of, split_of
+from mlip.datasets.generation.shards import Progress, make_plan, read_plan, run, write_plan
+
+SEED = 1
+QUOTA = {
+    5: 450,
+    6: 650,
+    7: 800,
+    8: 900,
+    9: 900,
+    10: 800,
+    11: 600,
+    12: 450,
+    13: 150,
+    14: 120,
+    16: 80,
+    18: 50,
+    20: 30,
+}
+"""Random molecules by number of heavy atoms; all C, N, O constitutions of up to four are there besides."""
+PAIRS = 1400
+SHARES = {"valid": 0.03, "test": 0.08}
+HESSIANS_UP_TO = 13
+"""Atoms of molecules that get Hessians."""
+HERE = Path(__file__).parent
+
+
+def sections(path: Path) -> dict[str, list[str]]:
+    """SMILES of each `## section` of a text file."""
+    parts = path.read_text(encoding="utf-8").split("## ")[1:]
+    return {part.split()[0]: part.split()[1:] for part in parts}
+
+
+def plain(smiles: str) -> str:
+    """Canonical SMILES without stereo marks."""
+    return str(Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False))
+
+
+def num_atoms(smiles: str) -> int:
+    """With hydrogens."""
+    return sum(Chem.AddHs(Chem.MolFromSmiles(s)).GetNumAtoms() for s in smiles.split("."))
+
+
+def sources(scale: float) -> list[Source]:
+    """Every molecule and complex once, with its group, its split and what is made of it."""
+    lists = sections(HERE / "molecules.txt")
+    common = frozenset(lists["common_scaffolds"])
+    rng = random.Random(SEED)
+    curated = [plain(s) for s in lists["curated"] + lists["drugs"]]
+    quota = {n: round(scale * k) for n, k in QUOTA.items()}
+    grown = sample_larger(curated, lists["substituents"], quota, seed=SEED)
+    singles = list(dict.fromkeys([*curated, *enumerate_small(4), *grown]))
+    if scale < 1:
+        singles = rng.sample(singles, max(20, round(scale * len(singles))))
+    out = [molecule(s, common, rng) for s in singles]
+    out += [
+        c
+        for s in pairs(lists["monomers"], singles, round(scale * PAIRS), rng)
+        if (c := complex_(s, common, rng))
+    ]
+    return out
+
+
+def molecule(smiles: str, common: frozenset[str], rng: random.Random) -> Source:
+    """A molecule: small ones get more of everything, and Hessians; large ones less, since they cost more."""
+    split = split_of(smiles, SHARES, seed=SEED, common=common)
+    heavy, atoms = Chem.MolFromSmiles(smiles).GetNumHeavyAtoms(), num_atoms(smiles)
+    amounts = Amounts(
+        conformers=2 if heavy <= 12 else 1,
+        relaxation=5,
+        rattled=2,
+        stretched=3,
+        twisted=1,
+        thermal=4,
+        dynamics=4 if rng.random() < 0.08 and heavy <= 10 else 0,
+        pushes=1 if rng.random() < (0.45 if heavy <= 10 else 0.2) else 0,
+        shifts=1 if rng.random() < 0.4 and heavy <= 11 and split == shift_split(smiles, common, split) else 0,
+        images=5,
+        rounds=2,
+    )
+    if heavy <= 4:
+        amounts = replace(amounts, rattled=4, stretched=6, twisted=2, thermal=7, pushes=2, dynamics=3)
+    if atoms <= HESSIANS_UP_TO:
+        amounts = replace(amounts, hessians=rng.choices((0, 1, 2), (3, 4, 3))[0])
+    return Source(
+        name=smiles, smiles=smiles, group=scaffold_of(smiles), split=split or "train", amounts=amounts
+    )
+
+
+def shift_split(smiles: str, common: frozenset[str], own: str | None) -> str | None:
+    """The part that all tautomers of a molecule belong to; None where they differ: no path may join two parts."""
+    parts = {own}
+    for shift in hydrogen_shifts(Chem.AddHs(Chem.MolFromSmiles(smiles))):
+        product = plain(Chem.MolToSmiles(Chem.RemoveHs(shift.product)))
+        parts.add(split_of(product, SHARES, seed=SEED, common=common))
+    return parts.pop() if len(parts) == 1 else None
+
+
+def pairs(monomers: list[str], singles: list[str], count: int, rng: random.Random) -> Iterator[str]:
+    """Pairs of small molecules; a third has any molecule of up to eight heavy atoms in it."""
+    small = [s for s in singles if Chem.MolFromSmiles(s).GetNumHeavyAtoms() <= 8 and "." not in s]
+    known = [plain(m) for m in monomers]
+    seen = set()
+    while len(seen) < count:
+        first, second = rng.choice(known), rng.choice(known if rng.random() < 0.67 else small)
+        pair = ".".join(sorted((first, second)))
+        if pair not in seen and 2 < num_atoms(pair) <= 26:
+            seen.add(pair)
+            yield pair
+
+
+def complex_(smiles: str, common: frozenset[str], rng: random.Random) -> Source | None:
+    """A pair of molecules; None where one is validated and the other tested on."""
+    split = split_of(smiles, SHARES, seed=SEED, common=common)
+    if split is None:
+        return None
+    amounts = Amounts(
+        conformers=1, relaxation=6, rattled=2, placed=4, pulled=4, pushes=1 if rng.random() < 0.5 else 0
+    )
+    group = " + ".join(sorted(scaffold_of(s) for s in smiles.split(".")))
+    return Source(name=smiles, smiles=smiles, group=group, split=split, amounts=amounts)
+
+
+def label(out: Path, *, workers: int, scale: float) -> None:
+    about = f"examples/gfn2_organic/recipe.py, scale {scale:g}"
+    if not (out / "plan.json").exists():  # listing the molecules takes a minute
+        theory = TBLite.level_of_theory
+        plan = make_plan(sources(scale), seed=SEED, level_of_theory=theory, licence="CC0-1.0", about=about)
+        write_plan(out, plan)
+    elif read_plan(out)["about"] != about:
+        sys.exit(f"{out} holds a set of other settings: {read_plan(out)['about']}")
+    begin = time.monotonic()
+    first: list[int] = []
+
+    def say(progress: Progress) -> None:
+        first.append(progress.done)
+        spent = time.monotonic() - begin
+        left = spent / (progress.done - first[0] + 1) * (progress.total - progress.done)
+        counts = {k: v for k, v in progress.counts.items() if not k.startswith("rejected")}
+        print(
+            f"{progress.done}/{progress.total} shards, {spent:.0f} s, {left:.0f} s left, {counts}",
+            file=sys.stderr,
+        )
+        sys.stderr.flush()
+
+    run(out, TBLite, workers=workers, on_progress=say)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=("label", "pack"))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the numbers of molecules")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    arguments = parser.parse_args()
+    if arguments.command == "label":
+        label(arguments.out, workers=arguments.workers, scale=arguments.scale)
+    else:
+        summary = pack(arguments.out)
+        print(json.dumps({name: part["frames"] for name, part in summary["parts"].items()}))
+
+
+if __name__ == "__main__":
+    main()
