@@ -57,7 +57,9 @@ def relax(
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model file.")] = "default",
     fmax: Annotated[float, typer.Option(help="Converged when no force is larger than this, eV/Å.")] = 0.05,
     steps: Annotated[int, typer.Option(help="Give up after this many steps.")] = 500,
-    optimizer: Annotated[str, typer.Option(help="auto, bfgs, lbfgs, bfgs-line-search or fire.")] = "auto",
+    optimizer: Annotated[
+        str, typer.Option(help="auto, bfgs, lbfgs, bfgs-line-search, fire or rfo.")
+    ] = "auto",
     cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too.")] = False,
     pressure: Annotated[
         float, typer.Option(metavar="GPA", help="External pressure, GPa; with --cell.")

@@ -27,6 +27,7 @@ OPTIMIZERS: Final = {
     "lbfgs": ("ase.optimize.lbfgs", "LBFGS"),
     "bfgs-line-search": ("ase.optimize.bfgslinesearch", "BFGSLineSearch"),
     "fire": ("ase.optimize.fire", "FIRE"),
+    "rfo": ("mlip.search.rfo", "RFO"),
 }
 """Name: module and class of the ASE optimiser. "auto" picks one by size."""
 

@@ -1,0 +1,281 @@
+"""Walks on an energy surface with a Hessian: to a minimum or to a saddle, by restricted-step RFO.
+
+A walk is a generator that yields points where it wants to know the energy (`Probe`) and is sent what was
+found there (`Reply`). It knows nothing of atoms beyond that coordinates come in threes; what may move,
+and what to start from where there is no Hessian, is told by a `Space`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import numpy as np
+
+from mlip.errors import InputError
+from mlip.search import hessian_update
+from mlip.search.lockstep import FAILURES
+from mlip.search.rfo_step import restricted_step
+from mlip.search.trust import TrustRegion, energy_change, for_minimum, for_saddle
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+    Vector = Float64[np.ndarray, " coordinates"]
+    Matrix = Float64[np.ndarray, "coordinates coordinates"]
+
+SADDLE_MODE: Final = 0.02
+"""eV/Å²; a curvature less negative than this is not counted when a stationary point is judged."""
+
+OFF_SADDLE: Final = 0.1
+"""Å; displacement along a surplus negative mode at a stationary point, where the gradient cannot tell the
+way."""
+
+LARGEST_ESCAPES: Final = 3
+"""How often a walk leaves stationary points with surplus negative modes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Probe:
+    """A point to be evaluated."""
+
+    x: Vector
+    hessian: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reply:
+    """What was found there: eV, eV/Å, eV/Å²; the Hessian only where it was asked for."""
+
+    energy: float
+    gradient: Vector
+    hessian: Matrix | None = None
+
+
+class Space(Protocol):
+    """The coordinates of a walk."""
+
+    def basis(self, x: Vector) -> Float64[np.ndarray, "directions coordinates"]:
+        """Orthonormal rows: the directions in which the walk may go from `x`."""
+        ...
+
+    def guess(self, x: Vector) -> Matrix:
+        """A positive definite Hessian to start from, eV/Å²."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Walked:
+    """The end of a walk.
+
+    Attributes:
+        x: Where it ended.
+        energy: eV.
+        gradient: eV/Å, in the directions that may move.
+        hessian: The last one, eV/Å².
+        exact: Whether that was computed at `x`, not updated.
+        converged: Whether the gradient fell below the demand and, for a saddle, one mode is negative.
+        steps: Evaluations after the first.
+        hessians: Hessians computed.
+        fmax: Largest norm of three coordinates of the gradient, eV/Å.
+        why: What kept it from converging; empty where nothing did.
+    """
+
+    x: Vector
+    energy: float
+    gradient: Vector
+    hessian: Matrix
+    exact: bool
+    converged: bool
+    steps: int
+    hessians: int
+    fmax: float
+    why: str = ""
+
+
+Walk: TypeAlias = Generator[Probe, Reply, Walked]
+
+
+class _State:
+    """Where a walk is."""
+
+    def __init__(self, x: Vector, reply: Reply, space: Space, region: TrustRegion, saddle: bool) -> None:
+        self.space, self.region, self.saddle = space, region, saddle
+        self.hessians = self.steps = self.age = 0
+        self.hessian = space.guess(x) if reply.hessian is None else reply.hessian
+        self.move_to(x, reply)
+
+    def move_to(self, x: Vector, reply: Reply) -> None:
+        self.x, self.energy = x, reply.energy
+        self.exact = reply.hessian is not None
+        if reply.hessian is not None:
+            self.hessian, self.age = reply.hessian, 0
+            self.hessians += 1
+        else:
+            self.age += 1
+        self.basis = self.space.basis(x)
+        self.full_gradient = reply.gradient
+        self.gradient = self.basis.T @ (self.basis @ reply.gradient)
+        values, vectors = np.linalg.eigh(self.basis @ self.hessian @ self.basis.T)
+        self.values, self.modes = values, vectors.T @ self.basis
+
+    @property
+    def fmax(self) -> float:
+        rows = self.gradient.reshape(-1, 3)
+        return float(np.sqrt((rows**2).sum(axis=1)).max(initial=0.0))
+
+    def rediagonalise(self) -> None:
+        values, vectors = np.linalg.eigh(self.basis @ self.hessian @ self.basis.T)
+        self.values, self.modes = values, vectors.T @ self.basis
+
+    def ended(self, *, converged: bool, why: str = "") -> Walked:
+        return Walked(
+            x=self.x,
+            energy=self.energy,
+            gradient=self.gradient,
+            hessian=self.hessian,
+            exact=self.exact,
+            converged=converged,
+            steps=self.steps,
+            hessians=self.hessians,
+            fmax=self.fmax,
+            why=why,
+        )
+
+
+def minimise(
+    x: Vector, space: Space, *, fmax: float, steps: int, exact_every: int, hessian: Matrix | None = None
+) -> Walk:
+    """Walk downhill to a minimum.
+
+    Where Hessians are computed at every step, a stationary point with negative modes is left again.
+
+    Args:
+        x: Start, Å.
+        space: Its coordinates.
+        fmax: Converged when no three coordinates of the gradient have a larger norm, eV/Å.
+        steps: Evaluations after the first.
+        exact_every: Steps from one computed Hessian to the next, with updates between; 1 is every step, 0
+            never: then the walk starts from `hessian` or the guess of the space.
+        hessian: Known at the start, eV/Å².
+    """
+    region = for_minimum(len(x) // 3)
+    return _walk(x, space, region, None, fmax, steps, exact_every, hessian)
+
+
+def climb(
+    x: Vector, space: Space, *, fmax: float, steps: int, exact_every: int, along: Vector | None = None
+) -> Walk:
+    """Walk to a saddle: uphill along one mode, downhill in all others.
+
+    A Hessian is computed at the start and, so that the number of negative modes is certain, at the end.
+
+    Args:
+        x: Start, Å.
+        space: Its coordinates.
+        fmax: As for `minimise`.
+        steps: As for `minimise`.
+        exact_every: As for `minimise`; 0 is only at start and end.
+        along: The mode most like this direction is followed at first, the lowest without it; afterwards the
+            one most like that of the step before.
+    """
+    region = for_saddle(len(x) // 3)
+    direction = np.zeros_like(x) if along is None else np.asarray(along, dtype=np.float64)
+    return _walk(x, space, region, direction, fmax, steps, exact_every, None)
+
+
+def _walk(
+    x: Vector,
+    space: Space,
+    region: TrustRegion,
+    direction: Vector | None,
+    fmax: float,
+    steps: int,
+    exact_every: int,
+    hessian: Matrix | None,
+) -> Walk:
+    saddle = direction is not None
+    first = yield Probe(x=x, hessian=hessian is None and (saddle or exact_every > 0))
+    state = _State(x, first, space, region, saddle)
+    if hessian is not None and first.hessian is None:
+        state.hessian = hessian
+        state.rediagonalise()
+    escapes = 0
+    while True:
+        surplus = int((state.values < -SADDLE_MODE).sum()) - (1 if saddle else 0)
+        if state.fmax <= fmax:
+            if not state.exact and (saddle or exact_every > 0):
+                state.move_to(state.x, (yield Probe(x=state.x, hessian=True)))
+                continue
+            if surplus == 0 or not state.exact:
+                return state.ended(converged=True)
+            if surplus < 0:
+                return state.ended(converged=False, why="it ended in a minimum")
+            if escapes == LARGEST_ESCAPES:
+                return state.ended(converged=False, why=f"{surplus} surplus negative modes remain")
+            if state.steps >= steps:
+                return state.ended(converged=False, why=f"{surplus} surplus negative modes remain")
+            escapes += 1
+            state.steps += 1
+            aside = state.x + OFF_SADDLE * _signed(state.modes[surplus - (0 if saddle else 1)])
+            state.move_to(aside, (yield Probe(x=aside, hessian=True)))
+            continue
+        if state.steps >= steps:
+            return state.ended(converged=False, why=f"not converged in {steps} steps")
+        uphill = None
+        if direction is not None:
+            uphill = followed(state.values, state.modes, direction)
+            direction = state.modes[uphill]
+        yield from _step(state, uphill, exact_every)
+
+
+def _step(state: _State, uphill: int | None, exact_every: int) -> Generator[Probe, Reply, None]:
+    """Try a step; keep it or shorten the radius."""
+    state.steps += 1
+    step = restricted_step(state.values, state.modes @ state.gradient, state.region.radius, uphill=uphill)
+    move = step.vector @ state.modes
+    trial = state.x + move
+    wanted = exact_every > 0 and state.age + 1 >= exact_every
+    norm = float(np.linalg.norm(move))
+    try:
+        reply = yield Probe(x=trial, hessian=wanted)
+    except FAILURES as error:
+        if state.region.radius <= 2.0 * norm and norm < 0.02:
+            raise InputError(f"no step from here can be evaluated: {error}") from error
+        state.region = state.region.after(predicted=1.0, actual=-1.0, norm=0.5 * norm)[0]
+        return
+    actual = energy_change(
+        energies=(state.energy, reply.energy),
+        gradients_along=(float(state.full_gradient @ move), float(reply.gradient @ move)),
+        predicted=step.predicted_change,
+    )
+    state.region, keep = state.region.after(predicted=step.predicted_change, actual=actual, norm=norm)
+    if reply.hessian is None:
+        method = hessian_update.bofill if state.saddle else hessian_update.descent
+        state.hessian = hessian_update.updated(
+            state.hessian, move, reply.gradient - state.full_gradient, method=method
+        )
+    if keep:
+        state.move_to(trial, reply)
+    elif reply.hessian is None:
+        state.rediagonalise()
+    else:
+        state.hessians += 1
+
+
+def followed(
+    values: Float64[np.ndarray, " modes"], modes: Float64[np.ndarray, "modes coordinates"], direction: Vector
+) -> int:
+    """The mode to go up: the negative one most like `direction`, any if there is none, the lowest without a
+    direction."""
+    if not direction.any():
+        return 0
+    likeness = np.abs(modes @ direction)
+    negative = values < 0.0
+    return int(np.where(negative, likeness, -1.0 if negative.any() else likeness).argmax())
+
+
+def _signed(mode: Vector) -> Vector:
+    """The mode with its largest component positive, so that the choice of side is reproducible."""
+    return mode * np.sign(mode[np.abs(mode).argmax()])
