@@ -32,6 +32,12 @@ Purely geometric, so that heavy ends do not hide an atom beside the axis: carbon
 ZERO: Final = 1.0
 """cm⁻¹; an imaginary frequency smaller than this is not counted, it is zero but for rounding."""
 
+AMPLITUDE: Final = 0.3
+"""Å; how far the atom that moves most goes in an animation."""
+
+FRAMES: Final = 20
+"""Frames of one period in an animation."""
+
 _TINY: Final = 1e-6
 """Å; atoms closer than this to a point or line are on it."""
 
@@ -290,3 +296,29 @@ def vibrations(atoms: Atoms, calculator: BaseCalculator | Surface) -> Vibrations
         hessian_method=found.hessian_method,
         modes=normal_modes(atoms, found.hessian),
     )
+
+
+def animate(
+    atoms: Atoms, modes: NormalModes, *, amplitude: float = AMPLITUDE, frames: int = FRAMES
+) -> list[Atoms]:
+    """One period of every mode after the other, to be looked at in a viewer.
+
+    Args:
+        atoms: The structure at rest; not changed.
+        modes: Its modes.
+        amplitude: Of the atom that moves most, Å.
+        frames: Frames of a period; the first is the structure at rest.
+
+    Returns:
+        `frames` structures for each mode; `info` holds its number from 1 (`mode`) and its `frequency`, cm⁻¹,
+        as text.
+    """
+    moving = []
+    for number, (mode, frequency) in enumerate(zip(modes.cartesian, modes.frequencies, strict=True), start=1):
+        swing = amplitude * mode / np.linalg.norm(mode, axis=1).max()
+        for frame in range(frames):
+            copy = atoms.copy()
+            copy.positions = copy.positions + np.sin(2.0 * np.pi * frame / frames) * swing
+            copy.info = {"mode": number, "frequency": format_frequency(frequency)}
+            moving.append(copy)
+    return moving

@@ -1,0 +1,42 @@
+"""`--model` or `--calculator`: what computes energies in a command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlip.errors import InputError
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import BaseCalculator
+
+DEFAULT_MODEL = "default"
+
+
+def choose_calculator(
+    model: str, calculator: str | None, *, device: str, dtype: str
+) -> tuple[BaseCalculator, dict[str, Any]]:
+    """The calculator of a command, and the lines of its report that say which it was.
+
+    Args:
+        model: Of `--model`.
+        calculator: Of `--calculator`, a name of `mlip.calculators.named`, instead of a model.
+        device: Of the model.
+        dtype: Of the model.
+
+    Raises:
+        InputError: Both were chosen, or the one that was cannot be used.
+    """
+    if calculator is None:
+        from mlip.calculators import MLIPCalculator
+
+        found = MLIPCalculator(model, device=device, dtype=dtype)
+        return found, {"model": model, "calculator": None, "dtype": dtype, "device": str(found.device)}
+    if model != DEFAULT_MODEL:
+        raise InputError(
+            f'--model "{model}" and --calculator "{calculator}" are both given: only one can compute energies'
+        )
+    from mlip.calculators.named import named_calculator
+
+    return named_calculator(calculator), {
+        "model": None, "calculator": calculator, "dtype": "float64", "device": "cpu"
+    }  # fmt: skip
