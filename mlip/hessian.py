@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mlip.graph import AtomGraph, collate
+from mlip.hessian_assembly import assemble, find_pairs
 
 if TYPE_CHECKING:
     from mlip.potential import Potential
@@ -125,6 +126,23 @@ def finite_difference_hessian(
         weights = forces.new_tensor([weight / step for _, weight in STENCIL])
         out[first : first + len(chosen)] = torch.einsum("rsai,s->rai", forces, weights)
     return _symmetric_blocks(graph, out)
+
+
+def direct_hessian(
+    potential: Potential, graph: AtomGraph
+) -> list[Float[Tensor, "coordinates coordinates"]]:
+    """The Hessian that the model's head reads off its features, eV/Å².
+
+    Args:
+        potential: Its model has a head for Hessians.
+        graph: Of the potential's type and on its device.
+    """
+    pairs = find_pairs(graph, potential.model.hessian_cutoff)
+    with torch.no_grad():
+        _, terms = potential.model.hessian_terms(
+            graph.atomic_numbers, graph.senders, graph.receivers, graph.edge_vectors(), pairs
+        )
+        return assemble(terms, pairs, graph)
 
 
 def _copies(graph: AtomGraph, edges_at_once: int | None) -> int:

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from mlip.domain import Domain
 from mlip.errors import InputError
 from mlip.graph import AtomGraph
-from mlip.hessian import Curvature, HessianMethod, autograd_hessian, finite_difference_hessian
+from mlip.hessian import (
+    Curvature,
+    HessianMethod,
+    autograd_hessian,
+    direct_hessian,
+    finite_difference_hessian,
+)
 from mlip.models.base import Model
 
 T = TypeVar("T")
@@ -162,7 +168,7 @@ class Potential(nn.Module):
     @property
     def has_direct_hessian(self) -> bool:
         """Whether the model has a head for Hessians."""
-        return False
+        return self.model.hessian_cutoff > 0
 
     def best_hessian_method(self) -> HessianMethod:
         """ "direct" if the model has a head for Hessians, else "autograd"."""
@@ -197,7 +203,11 @@ class Potential(nn.Module):
         if _in_inference(graph):
             return _outside_inference(graph, lambda g: self.hessian(g, method=method))
         graph = self._prepared(graph)
-        make = {"autograd": autograd_hessian, "finite-difference": finite_difference_hessian}
+        make: dict[HessianMethod, Callable[..., list[Tensor]]] = {
+            "direct": direct_hessian,
+            "autograd": autograd_hessian,
+            "finite-difference": finite_difference_hessian,
+        }
         return make[method](self, graph)
 
     def hvp(self, graph: AtomGraph, vectors: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:

@@ -24,6 +24,7 @@ LAYERS = (
     ("nn",),
     ("models",),
     ("domain",),
+    ("hessian_assembly",),
     ("hessian", "potential"),
     ("checkpoint",),
     ("datasets",),

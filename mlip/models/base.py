@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mlip.errors import InputError
+from mlip.nn.hessian_head import HessianTerms, Pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Model(nn.Module):
     Config: type[ModelConfig]
     config: ModelConfig
     species_index: Tensor
+    hessian_cutoff: float = 0.0
+    """Å; of the pairs that `hessian_terms` needs. Zero where the model has no head for Hessians."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -93,3 +96,22 @@ class Model(nn.Module):
         """What `forward` returns and the gradient of the summed `node_energy`, eV/Å, without autograd; None
         where a model, its weights or the operands leave that to autograd."""
         return None
+
+    def hessian_terms(
+        self,
+        atomic_numbers: Int[Tensor, " atoms"],
+        senders: Int[Tensor, " edges"],
+        receivers: Int[Tensor, " edges"],
+        edge_vectors: Float[Tensor, "edges 3"],
+        pairs: Pairs,
+    ) -> tuple[dict[str, Tensor], HessianTerms]:
+        """What `forward` returns, and the second derivatives that the model's head reads off its features.
+
+        Args:
+            atomic_numbers: As for `forward`, like the next three.
+            senders: Edges.
+            receivers: Edges.
+            edge_vectors: Edges, Å.
+            pairs: All pairs up to `hessian_cutoff`, or those of some structures only.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no head for Hessians")

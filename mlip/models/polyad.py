@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +30,7 @@ from mlip.kernels.message import message
 from mlip.kernels.sphere_product import COMPILED_CORRELATIONS, COMPILED_DEGREES
 from mlip.models.adjoint import energy_and_gradient
 from mlip.models.base import Model, ModelConfig
+from mlip.nn.hessian_head import HessianHead, HessianTerms, Pairs, normalised
 from mlip.nn.linear import EquivariantLinear
 from mlip.nn.node_product import SphereProduct
 from mlip.nn.radial import ORDER, RadialKind, RadialTable, SplineBasis
@@ -62,6 +63,14 @@ class PolyadConfig(ModelConfig):
     readout_width: int = 32
     zbl: bool = False
     """Add the Ziegler–Biersack–Littmark repulsion of screened nuclei at short range."""
+    hessian_cutoff: float = 0.0
+    """Å; up to it a head gives the blocks of the Hessian, 6 to 8 is good. Zero: no head."""
+    hessian_channels: int = 16
+    """Vectors and tensors of each atom that the blocks are made of."""
+    hessian_coordinates: int = 32
+    """Learned internal coordinates of each atom."""
+    hessian_width: int = 64
+    """Width of the head's networks."""
 
 
 class FactoredMessage(ConstantModule):
@@ -208,6 +217,49 @@ class Readout(nn.Module):
         return energy
 
 
+class _Neighborhood(NamedTuple):
+    """What a layer is told beside the features: species of the nodes, basis and ends of the edges."""
+
+    species: Tensor
+    y: Tensor
+    beta: Tensor
+    row: Tensor
+    senders: Tensor
+    receivers: Tensor
+
+
+class _PolyadHessian(nn.Module):
+    """The head for Hessians: one more layer, whose features reach degree 2, then blocks of pairs."""
+
+    def __init__(self, config: PolyadConfig, basis: SplineBasis) -> None:
+        super().__init__()
+        for name in ("hessian_channels", "hessian_coordinates", "hessian_width"):
+            if getattr(config, name) < 1:
+                raise InputError(f"`{name}` is {getattr(config, name)} but must be at least 1")
+        if config.hessian_cutoff < 0:
+            raise InputError(f"`hessian_cutoff` is {config.hessian_cutoff} but must be positive, or 0 for none")
+        if config.lmax < 2:
+            raise InputError(f"`lmax` is {config.lmax} but the head for Hessians needs at least 2")
+        channels = config.num_channels
+        self.scalars = EquivariantLinear(0, channels, channels)
+        self.layer = Layer(config, basis, config.lmax_hidden if config.num_layers > 1 else 0, 2)
+        self.blocks = HessianHead(
+            config.hessian_cutoff,
+            channels,
+            len(config.species),
+            channels=config.hessian_channels,
+            coordinates=config.hessian_coordinates,
+            width=config.hessian_width,
+        )
+
+    def forward(self, h: Tensor, scalars: Tensor, around: _Neighborhood, pairs: Pairs) -> HessianTerms:
+        """Features before the last layer, scalars after it."""
+        h = normalised(h)
+        first = h.narrow(1, 0, 1) + self.scalars(normalised(scalars.unsqueeze(1)))
+        h = torch.cat([first, h.narrow(1, 1, h.shape[1] - 1)], dim=1)
+        return self.blocks(self.layer(h, self.layer.up(h), *around), around.species, pairs)
+
+
 class Polyad(Model):
     """The flagship model; see the head of this file."""
 
@@ -240,6 +292,8 @@ class Polyad(Model):
         )
         self.repulsion = ZBLRepulsion(config.species, config.cutoff) if config.zbl else None
         self._weights = tuple(self.parameters())
+        self.hessian_head = _PolyadHessian(config, self.basis) if config.hessian_cutoff else None
+        self.hessian_cutoff = float(config.hessian_cutoff)
 
     def forward(
         self,
@@ -251,6 +305,18 @@ class Polyad(Model):
         num_owned: int | None = None,
     ) -> dict[str, Tensor]:
         """See `Model.forward`; also returns `node_features`, (atoms, channels), the last scalars."""
+        return self._run(atomic_numbers, senders, receivers, edge_vectors, num_owned=num_owned)[0]
+
+    def _run(
+        self,
+        atomic_numbers: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        edge_vectors: Tensor,
+        *,
+        num_owned: int | None = None,
+    ) -> tuple[dict[str, Tensor], _Neighborhood, Tensor]:
+        """Output of `forward`; what a further layer would be told; features before the last layer."""
         species = self.species_index.index_select(0, atomic_numbers)
         y, beta, interval = self.basis(edge_vectors, self.config.lmax)
         pair = species.index_select(0, receivers) * len(self.config.species) + species.index_select(
@@ -261,7 +327,9 @@ class Polyad(Model):
         embedding = self.embedding.unsqueeze(1)
         h = embedding.index_select(0, owned)
         terms: list[Tensor] = []
+        before = h
         for layer, readout in zip(self.layers, self.readouts, strict=True):
+            before = h
             if not terms:  # known from the species alone, of copies too
                 sent = layer.up(embedding).index_select(0, species)
             else:
@@ -272,7 +340,22 @@ class Polyad(Model):
         if self.repulsion is not None:
             repulsion = self.repulsion(species, senders, receivers, edge_vectors)
             energy = energy + repulsion.narrow(0, 0, owned.shape[0])
-        return {"node_energy": energy, "node_features": h.select(1, 0)}
+        output = {"node_energy": energy, "node_features": h.select(1, 0)}
+        return output, _Neighborhood(owned, y, beta, row, senders, receivers), before
+
+    def hessian_terms(
+        self,
+        atomic_numbers: Int[Tensor, " atoms"],
+        senders: Int[Tensor, " edges"],
+        receivers: Int[Tensor, " edges"],
+        edge_vectors: Float[Tensor, "edges 3"],
+        pairs: Pairs,
+    ) -> tuple[dict[str, Tensor], HessianTerms]:
+        """See `Model.hessian_terms`."""
+        if self.hessian_head is None:
+            raise ValueError("`hessian_cutoff` is 0: this model has no head for Hessians")
+        output, around, before = self._run(atomic_numbers, senders, receivers, edge_vectors)
+        return output, self.hessian_head(before, output["node_features"], around, pairs)
 
     def energy_and_gradient(
         self,
