@@ -90,7 +90,7 @@ class BatchCalculator:
     ) -> list[Evaluation]:
         self._check(structures, first, stress=stress)
         graph = self._neighbors.graph(structures, first=first)
-        output = self.potential(graph, forces=True, stress=stress)
+        output = self.potential(graph, forces=True, stress=stress, novelty=True)
         energies = output["energy"].detach().cpu().numpy()
         lost = np.flatnonzero(~np.isfinite(energies))
         if lost.size:
@@ -101,6 +101,9 @@ class BatchCalculator:
             )
         ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
         forces = np.split(output["forces"].detach().cpu().to(torch.float64).numpy(), ends)
+        novelty = None
+        if "novelty" in output:
+            novelty = np.split(output["novelty"].cpu().to(torch.float64).numpy(), ends)
         tensors = output["stress"].detach().cpu().to(torch.float64).numpy() if stress else None
         voigt = None if tensors is None else tensors[:, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
         method = self.potential.best_hessian_method() if hessian else None
@@ -112,6 +115,7 @@ class BatchCalculator:
                 stress=None if voigt is None else voigt[k],
                 hessian=None if hessians is None else hessians[k].cpu().to(torch.float64).numpy(),
                 hessian_method=method,
+                novelty=None if novelty is None else novelty[k],
             )
             for k in range(len(structures))
         ]

@@ -31,6 +31,8 @@ class Evaluation:
         stress: eV/Å³, Voigt order xx yy zz yz xz xy, tension positive; None unless asked for.
         hessian: Second derivatives of the energy, eV/Å², symmetric; None unless asked for.
         hessian_method: How the Hessian was made: "direct", "autograd" or "finite-difference".
+        novelty: How unlike the atoms of the training each atom is, 1 at the boundary (`mlip.domain`); None
+            where the potential does not know.
     """
 
     energy: float
@@ -38,6 +40,7 @@ class Evaluation:
     stress: Float64[np.ndarray, " 6"] | None = None
     hessian: Float64[np.ndarray, "coordinates coordinates"] | None = None
     hessian_method: str | None = None
+    novelty: Float64[np.ndarray, " atoms"] | None = None
 
 
 class StructureError(InputError):

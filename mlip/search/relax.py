@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mlip.errors import InputError
+from mlip.neighbors import neighbor_list
 from mlip.units import GPA
 
 if TYPE_CHECKING:
@@ -23,18 +24,24 @@ if TYPE_CHECKING:
     from ase.optimize.optimize import Optimizer
 
 OPTIMIZERS: Final = {
+    "internal": ("mlip.search.batch_internal", "InternalOptimizer"),
     "bfgs": ("ase.optimize.bfgs", "BFGS"),
     "lbfgs": ("ase.optimize.lbfgs", "LBFGS"),
     "bfgs-line-search": ("ase.optimize.bfgslinesearch", "BFGSLineSearch"),
     "fire": ("ase.optimize.fire", "FIRE"),
     "rfo": ("mlip.search.rfo", "RFO"),
 }
-"""Name: module and class of the ASE optimiser. "auto" picks one by size."""
+"""Name: module and class. The first is our own, the others are optimisers as ASE has them; "auto" picks one
+by size and constraints."""
 
 TRAJECTORY_SUFFIXES: Final = (".traj", ".xyz", ".extxyz")
 
-LARGEST_FOR_BFGS: Final = 150
-"""Atoms up to which "auto" is BFGS, which diagonalises a 3N × 3N Hessian at each step; above it is LBFGS."""
+LARGEST_INTERNAL: Final = 200
+"""Atoms up to which "auto" works in internal coordinates, whose steps cost the cube of the size; above it is
+L-BFGS."""
+
+CLOSEST: Final = 0.4
+"""Å; atoms closer than this at the start are a mistake in the input (H2 has 0.74 Å)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +122,21 @@ def relax(
         trajectory=trajectory,
     )
     if optimizer == "auto":
-        optimizer = "bfgs" if len(atoms) <= LARGEST_FOR_BFGS else "lbfgs"
+        optimizer = _choose(atoms)
     started = time.perf_counter()
-    atoms = atoms.copy()
-    atoms.calc = calculator
     seen: list[RelaxStep] = []
     with _frame_writer(trajectory) as write_frame:
 
-        def observe(step: RelaxStep) -> None:
+        def observe(step: RelaxStep, at: Atoms) -> None:
             seen.append(step)
-            write_frame(atoms)
+            write_frame(at)
             if callback is not None:
                 callback(step)
 
+        if optimizer == "internal":
+            return _by_itself(atoms, calculator, fmax, steps, pressure_gpa if cell else None, observe)
+        atoms = atoms.copy()
+        atoms.calc = calculator
         try:
             _minimise(atoms, optimizer, fmax, steps, pressure_gpa if cell else None, observe)
         except InputError as error:
@@ -151,13 +160,44 @@ def relax(
     )
 
 
+def _by_itself(
+    atoms: Atoms,
+    calculator: BaseCalculator,
+    fmax: float,
+    steps: int,
+    pressure_gpa: float | None,
+    observe: Callable[[RelaxStep, Atoms], None],
+) -> RelaxResult:
+    """Relax in internal coordinates: a batch of one structure; keeps the cell if the pressure is None."""
+    from mlip.calculators.surface import ASESurface
+    from mlip.search.batch_relax import Batch
+
+    batch = Batch(
+        ASESurface(calculator),
+        fmax=fmax,
+        steps=steps,
+        optimizer="internal",
+        cell=pressure_gpa is not None,
+        pressure_gpa=pressure_gpa or 0.0,
+        observe=lambda _, step, at: observe(step, at),
+    )
+    batch.enter(0, atoms)
+    while True:
+        for outcome in batch.advance():
+            if outcome.status == "failed":
+                way = "the relaxation " if outcome.result is not None else ""
+                raise InputError(f"{way}{outcome.message}")
+            assert outcome.result is not None
+            return outcome.result
+
+
 def _minimise(
     atoms: Atoms,
     optimizer: str,
     fmax: float,
     steps: int,
     pressure_gpa: float | None,
-    observe: Callable[[RelaxStep], None],
+    observe: Callable[[RelaxStep, Atoms], None],
 ) -> None:
     """Run the optimiser on `atoms`, in place, and on the cell too unless the pressure is None."""
     target: Any = atoms  # an Atoms, or a filter that looks like one
@@ -170,7 +210,8 @@ def _minimise(
     driver = optimizer_class(target, logfile=None)
     driver.attach(
         lambda: observe(
-            RelaxStep(step=driver.nsteps, energy=float(atoms.get_potential_energy()), fmax=_largest(target))
+            RelaxStep(step=driver.nsteps, energy=float(atoms.get_potential_energy()), fmax=_largest(target)),
+            atoms,
         )
     )
     driver.run(fmax=fmax, steps=steps)
@@ -191,8 +232,24 @@ def check_relaxation(
     Raises:
         InputError: It does not.
     """
-    if len(atoms) == 0:
-        raise InputError("the structure has no atoms: at least one is needed")
+    check_options(fmax=fmax, steps=steps, optimizer=optimizer, cell=cell, pressure_gpa=pressure_gpa)
+    check_structure(atoms, cell=cell)
+    if trajectory is not None:
+        if Path(trajectory).suffix not in TRAJECTORY_SUFFIXES:
+            raise InputError(
+                f"the trajectory {trajectory} has an unknown ending: use {', '.join(TRAJECTORY_SUFFIXES)}"
+            )
+        folder = Path(trajectory).absolute().parent
+        if not folder.is_dir():
+            raise InputError(f"the folder of the trajectory, {folder}, does not exist: create it first")
+
+
+def check_options(*, fmax: float, steps: int, optimizer: str, cell: bool, pressure_gpa: float) -> None:
+    """See whether these options make sense, whatever the structure.
+
+    Raises:
+        InputError: They do not.
+    """
     if not (fmax > 0.0 and math.isfinite(fmax)):
         raise InputError(f"`fmax` is {fmax} but must be a positive force in eV/Å")
     if steps < 0:
@@ -206,19 +263,48 @@ def check_relaxation(
             f"a pressure of {pressure_gpa} GPa acts on the cell, which is kept: "
             "relax the cell too (--cell, `cell=True`)"
         )
+
+
+def check_structure(atoms: Atoms, *, cell: bool) -> None:
+    """See whether a structure can be relaxed, whatever the potential.
+
+    Raises:
+        InputError: It has no atoms, or some that lie on top of each other, or no cell that could be relaxed.
+    """
+    if len(atoms) == 0:
+        raise InputError("the structure has no atoms: at least one is needed")
     if cell and not (atoms.pbc.all() and atoms.cell.rank == 3):
         raise InputError(
             "the cell is to be relaxed, but the structure is not periodic in three directions: "
             "leave --cell (`cell=True`) out, or give it a cell and pbc"
         )
-    if trajectory is not None:
-        if Path(trajectory).suffix not in TRAJECTORY_SUFFIXES:
-            raise InputError(
-                f"the trajectory {trajectory} has an unknown ending: use {', '.join(TRAJECTORY_SUFFIXES)}"
-            )
-        folder = Path(trajectory).absolute().parent
-        if not folder.is_dir():
-            raise InputError(f"the folder of the trajectory, {folder}, does not exist: create it first")
+    positions, cells = atoms.positions, atoms.cell.array
+    senders, receivers, shifts = neighbor_list(positions, cells, atoms.pbc, CLOSEST)
+    if len(senders):
+        apart = np.linalg.norm(positions[senders] - positions[receivers] + shifts @ cells, axis=1)
+        worst = int(apart.argmin())
+        one, other = sorted((int(receivers[worst]), int(senders[worst])))
+        raise InputError(
+            f"atoms {one} ({atoms.symbols[one]}) and {other} ({atoms.symbols[other]}) are "
+            f"{apart[worst]:.4f} Å apart at the start, but must be at least {CLOSEST} Å apart: "
+            "remove one of them or mend the geometry"
+        )
+
+
+def fixed_atoms(atoms: Atoms) -> list[int] | None:
+    """Indices of the atoms that `FixAtoms` holds; None if there are constraints of other kinds."""
+    from ase.constraints import FixAtoms
+
+    if not all(isinstance(constraint, FixAtoms) for constraint in atoms.constraints):
+        return None
+    return sorted({int(index) for constraint in atoms.constraints for index in constraint.get_indices()})
+
+
+def _choose(atoms: Atoms) -> str:
+    """What "auto" is."""
+    if len(atoms) > LARGEST_INTERNAL:
+        return "lbfgs"
+    return "bfgs" if fixed_atoms(atoms) is None else "internal"
 
 
 def _largest(target: Any) -> float:

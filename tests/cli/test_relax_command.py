@@ -186,7 +186,7 @@ def test_bad_models(run, folder: Path, model_file: Path) -> None:
         (("--pressure", "2"), "a pressure of 2.0 GPa acts on the cell, which is kept: relax the cell too"),
         (("--fmax", "-1"), "`fmax` is -1.0 but must be a positive force"),
         (("--steps", "-1"), "`steps` is -1 but must be 0 or more"),
-        (("--optimizer", "newton"), '`optimizer` is "newton" but must be one of: auto, bfgs, lbfgs'),
+        (("--optimizer", "newton"), '`optimizer` is "newton" but must be one of: auto, internal, bfgs, lbfgs'),
         (("--dtype", "float16"), '`dtype` is "float16" but must be one of float64, float32'),
         (("--device", "abacus"), '`device` is "abacus" but must be'),
         (("--out", "missing/a.xyz"), "missing does not exist: create it first"),
