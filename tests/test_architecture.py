@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent
 
 LAYERS = (
     ("errors", "units"),
-    ("graph", "neighbors"),
+    ("graph", "neighbors", "rigid_motions"),
     ("o3",),
     ("kernels",),
     ("nn",),

@@ -11,8 +11,8 @@ import numpy as np
 
 from mlip.calculators.surface import as_surface
 from mlip.errors import InputError
+from mlip.rigid_motions import rigid_motions
 from mlip.search.phonons import check_crystal
-from mlip.search.vibrations import rigid_motions
 from mlip.units import GPA
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 
 from mlip.calculators.surface import as_surface
 from mlip.errors import InputError
+from mlip.rigid_motions import rigid_motions
 from mlip.search import walk
 from mlip.search.lockstep import FAILURES, Ask, Search, run
 from mlip.search.model_hessian import model_hessian
-from mlip.search.vibrations import rigid_motions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

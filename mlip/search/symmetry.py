@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mlip.errors import InputError
-from mlip.search.vibrations import rigid_motions
+from mlip.rigid_motions import rigid_motions
 
 if TYPE_CHECKING:
     from ase import Atoms

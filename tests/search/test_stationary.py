@@ -26,11 +26,11 @@ from known_surfaces import (
 )
 
 from mlip.errors import InputError
+from mlip.rigid_motions import rigid_motions
 from mlip.search.lockstep import run
 from mlip.search.model_hessian import FLOOR, model_hessian
 from mlip.search.rfo import RFO
 from mlip.search.stationary import find_minima, find_saddles, minimum_search
-from mlip.search.vibrations import rigid_motions
 
 EXACT = {"fmax": 1e-6}
 

@@ -21,7 +21,7 @@ J_PER_MOL = KJ_PER_MOL / 1000.0
 
 def with_frequencies(atoms: Atoms, frequencies: list[float], *, energy: float = 0.0) -> Vibrations:
     """Vibrations of any frequencies: a Hessian made of them in the space that is no rigid motion."""
-    from mlip.search.vibrations import rigid_motions
+    from mlip.rigid_motions import rigid_motions
 
     complement = rigid_motions(atoms).complement
     quanta = np.array(frequencies) * INVERSE_CM / VIBRATIONAL_QUANTUM

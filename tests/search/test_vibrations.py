@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from mlip.calculators.surface import ASESurface, finite_difference_hessian
 from mlip.errors import InputError
-from mlip.search.vibrations import format_frequency, normal_modes, rigid_motions, vibrations
+from mlip.rigid_motions import rigid_motions
+from mlip.search.vibrations import format_frequency, normal_modes, vibrations
 from mlip.units import VIBRATIONAL_QUANTUM
 
 COLLINEAR = np.array([1.0, 2.0, -2.0]) / 3.0
