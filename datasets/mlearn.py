@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -40,8 +40,7 @@ def iter_mlearn(path: Path, report: ReadReport) -> Iterator[Frame]:
         InputError: Not such a file, or cut short.
     """
     try:
-        opener: Any = gzip.open if _is_gzip(path) else open
-        with opener(path, "rt", encoding="utf-8") as stream:
+        with open_json(path) as stream:
             entries = json.load(stream)
     except (json.JSONDecodeError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not complete JSON ({error})") from error
@@ -56,7 +55,7 @@ def _frame(entry: Any, report: ReadReport, *, where: str) -> Frame:
         raise InputError(f"{where}: has no `structure`, so this is not mlearn JSON")
     outputs = entry.get("outputs") or {}
     report.present.update(f"outputs.{k}" for k in outputs)
-    numbers, positions, cell = _structure(entry["structure"], where)
+    numbers, positions, cell = structure_of_pymatgen(entry["structure"], where)
     virial = outputs.get("virial_stress")
     for label, source in _LABELS.items():
         if outputs.get(source.split(".")[1].split(" ")[0]) is not None:
@@ -89,8 +88,12 @@ def stress_of_vasp(values: Any) -> np.ndarray:
     return np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])
 
 
-def _structure(structure: dict[str, Any], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atomic numbers, positions and cell of pymatgen's dictionary."""
+def structure_of_pymatgen(structure: dict[str, Any], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atomic numbers, positions and cell of pymatgen's dictionary.
+
+    Raises:
+        InputError: It is none, or has partly occupied sites.
+    """
     from ase.data import atomic_numbers
 
     try:
@@ -111,6 +114,8 @@ def _structure(structure: dict[str, Any], where: str) -> tuple[np.ndarray, np.nd
     return np.array([atomic_numbers[s] for s in symbols]), fractional @ cell, cell
 
 
-def _is_gzip(path: Path) -> bool:
+def open_json(path: Path) -> IO[bytes]:
+    """A file, decompressed if it is gzip'd, whatever its name."""
     with path.open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
+        packed = stream.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from mlip.datasets.checks import check_frame
-from mlip.datasets.formats import FORMATS, detect_format
+from mlip.datasets.checks import check_frame, fault_of
+from mlip.datasets.formats import detect_format, format_named
 from mlip.datasets.frames import Frame
 from mlip.datasets.labels import FrameList, LabelKeys, frame_of_record, require_keys
-from mlip.datasets.records import RawFrame
 from mlip.datasets.report import ReadReport
 from mlip.errors import InputError
 
@@ -26,10 +25,9 @@ def iter_frames(
     """Frames of a file, one at a time.
 
     Args:
-        path: extxyz (`.xyz`, `.extxyz`, also `.gz`/`.bz2`/`.xz`), ASE database (`.db`, `.json`) or trajectory
-            (`.traj`), our HDF5 (`.h5`, `.hdf5`), mlearn JSON (`.json`, `.json.gz`), rMD17 and sGDML `.npz`.
+        path: A file of any of `formats.FORMATS`.
         keys: Names of the labels; by default the usual ones.
-        format: Overrules the file's ending.
+        format: Name in that table; by default from ending and content.
         report: Is filled while reading.
         check: Refuse frames that no potential can use (`check_frame`).
 
@@ -44,15 +42,15 @@ def iter_frames(
         raise InputError(f"{path}: is a folder; give a file")
     keys = keys if keys is not None else LabelKeys()
     report = report if report is not None else ReadReport()
-    report.path, report.format = str(path), format or detect_format(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
+    report.path, report.format = str(path), format or detect_format(path)
     start = report.frames
     for i, frame in enumerate(_reader(report.format)(path, keys, report)):
         if check:
             check_frame(frame, where=f"frame {i} of {path}")
         yield frame
-    if report.frames == start:
+    if report.frames == start and not report.skipped:
         raise InputError(f"{path}: holds no frames")
     require_keys(keys, report)
 
@@ -88,6 +86,9 @@ def read_frames(
         kept = list(frames)[chosen]
     if report.frames:
         require_keys(keys or LabelKeys(), report)
+    if not report.frames:
+        reasons = ", ".join(f"{reason} ({n})" for reason, n in report.skipped.items())
+        raise InputError(f"{path}: holds no frames that are of use; skipped: {reasons}")
     if not kept:
         raise InputError(f"{path}: index {index!r} selects none of {report.frames} frames")
     return FrameList(kept, report=report)
@@ -150,52 +151,22 @@ def _slice(index: str | int | slice) -> slice:
 
 def _reader(format: str) -> Callable[[Path, LabelKeys, ReadReport], Iterator[Frame]]:
     """Reader of a format; imported only when it is needed."""
-    if format == "extxyz":
-        from mlip.datasets.extxyz import iter_extxyz
+    known = format_named(format)
+    source = known.load()
 
-        return _labelled(iter_extxyz)
-    if format in ("ase-db", "ase-json"):
-        from mlip.datasets.ase_database import iter_database
-
-        return _labelled(iter_database)
-    if format == "ase-traj":
-        from mlip.datasets.ase_database import iter_trajectory
-
-        return _labelled(iter_trajectory)
-    if format in _FIXED:
-        return _fixed(format)
-    raise InputError(f"`format` is {format!r} but must be one of {', '.join(FORMATS)}")
-
-
-_FIXED = ("hdf5", "mlearn", "npz")
-
-
-def _fixed(format: str) -> Callable[[Path, LabelKeys, ReadReport], Iterator[Frame]]:
-    """Reader of a format whose labels have one name and unit each."""
-
-    def read(path: Path, keys: LabelKeys, report: ReadReport) -> Iterator[Frame]:
-        if keys != LabelKeys():
-            raise InputError(f"{path}: the names of labels are fixed in the format {format}; give none")
-        if format == "mlearn":
-            from mlip.datasets.mlearn import iter_mlearn as source
-        elif format == "npz":
-            from mlip.datasets.npz import iter_npz as source
-        else:
-            from mlip.datasets.h5_reader import iter_h5 as source
-        for frame in source(path, report):
-            report.count(frame)
-            yield frame
-
-    return read
-
-
-def _labelled(
-    source: Callable[[Path], Iterator[RawFrame]],
-) -> Callable[[Path, LabelKeys, ReadReport], Iterator[Frame]]:
-    """Reader of a format whose labels have names of their own."""
-
-    def read(path: Path, keys: LabelKeys, report: ReadReport) -> Iterator[Frame]:
+    def by_name(path: Path, keys: LabelKeys, report: ReadReport) -> Iterator[Frame]:
         for raw in source(path):
             yield frame_of_record(raw, keys=keys, report=report)
 
-    return read
+    def fixed(path: Path, keys: LabelKeys, report: ReadReport) -> Iterator[Frame]:
+        if keys != LabelKeys():
+            raise InputError(f"{path}: the names of labels are fixed in the format {format}; give none")
+        for frame in source(path, report):
+            fault = fault_of(frame) if known.published else None
+            if fault is not None:
+                report.skipped[fault.kind] += 1
+                continue
+            report.count(frame)
+            yield frame
+
+    return by_name if known.named else fixed

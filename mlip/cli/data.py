@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from mlip.datasets import LabelKeys
+from mlip.cli.data_convert import convert
+from mlip.cli.data_options import (
+    AsJson,
+    DataFile,
+    EnergyKey,
+    ForcesKey,
+    Format,
+    GroupKey,
+    StressKey,
+    VirialKey,
+    label_keys,
+    print_json,
+    print_table,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -20,25 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Inspect, validate, split, convert data sets.",
 )
-
-DataFile = Annotated[
-    Path,
-    typer.Argument(metavar="FILE", help="extxyz, ASE .db/.json/.traj, .h5, mlearn .json(.gz), MD17 .npz."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-EnergyKey = Annotated[
-    str | None, typer.Option(help="Name of the energy (eV); by default REF_energy, energy, ….")
-]
-ForcesKey = Annotated[
-    str | None, typer.Option(help="Name of the forces (eV/Å); by default REF_forces, forces, ….")
-]
-StressKey = Annotated[str | None, typer.Option(help="Name of the stress (eV/Å³, tension positive).")]
-VirialKey = Annotated[str | None, typer.Option(help="Name of the virial (eV, −stress × volume).")]
-GroupKey = Annotated[str | None, typer.Option(help="Name of the molecule or trajectory of a frame.")]
-Format = Annotated[
-    str | None,
-    typer.Option(help="extxyz, ase-db, ase-json, ase-traj, hdf5, mlearn, npz; by default from the ending."),
-]
+app.command("convert")(convert)
 
 
 @app.command("info")
@@ -56,14 +47,14 @@ def info(
     from mlip.datasets import read_frames
     from mlip.datasets.statistics import summarise
 
-    keys = _keys(energy_key, forces_key, stress_key, virial_key, group_key)
+    keys = label_keys(energy_key, forces_key, stress_key, virial_key, group_key)
     frames = read_frames(file, keys=keys, format=format)
     facts = summarise(frames)
     if as_json:
-        _print_json({"command": "data info", "file": str(file), "read": frames.report.as_dict(), **facts})
+        print_json({"command": "data info", "file": str(file), "read": frames.report.as_dict(), **facts})
         return
     print("\n".join(frames.report.lines()))
-    _table("", ["", ""], _info_rows(facts))
+    print_table("", ["", ""], _info_rows(facts))
 
 
 @app.command("validate")
@@ -86,14 +77,14 @@ def validate(
     from mlip.datasets.validate import validate_frames
     from mlip.errors import InputError
 
-    keys = _keys(energy_key, forces_key, stress_key, virial_key, group_key)
+    keys = label_keys(energy_key, forces_key, stress_key, virial_key, group_key)
     frames = read_frames(file, keys=keys, format=format, check=False)
     e0s = None if isolated_atoms is None else read_isolated_atoms(isolated_atoms)
     wanted = [r.strip() for r in require.split(",") if r.strip()]
     findings = validate_frames(frames, require=wanted, e0s=e0s)
     errors = [f for f in findings if f.severity == "error"]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "command": "data validate",
                 "file": str(file),
@@ -107,7 +98,7 @@ def validate(
         print("\n".join(frames.report.lines()))
         if findings:
             rows = [[f.severity, f.check, str(f.count), f.example] for f in findings]
-            _table("", ["severity", "check", "frames", "first"], rows)
+            print_table("", ["severity", "check", "frames", "first"], rows)
         else:
             print("nothing to remark")
     if errors:
@@ -141,7 +132,7 @@ def split(
     """Divide a data set at random, but always in the same way, into train, valid and test."""
     from mlip.datasets import data_hash, read_frames, split_frames, write_frames
 
-    keys = _keys(energy_key, forces_key, stress_key, virial_key, group_key)
+    keys = label_keys(energy_key, forces_key, stress_key, virial_key, group_key)
     frames = read_frames(file, keys=keys, format=format)
     parts = split_frames(frames, _fractions(fractions), by=by, seed=seed)
     ending = suffix or (".h5" if frames.report.format == "hdf5" else ".xyz")
@@ -155,54 +146,14 @@ def split(
         )
     if as_json:
         facts = {"file": str(file), "by": by, "seed": seed, "parts": written}
-        _print_json({"command": "data split", **facts, "read": frames.report.as_dict()})
+        print_json({"command": "data split", **facts, "read": frames.report.as_dict()})
         return
     print("\n".join(frames.report.lines()))
-    _table(
+    print_table(
         "",
         ["file", "frames", "groups"],
         [[str(w["file"]), str(w["frames"]), str(w["groups"])] for w in written],
     )
-
-
-@app.command("convert")
-def convert(
-    source: DataFile,
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .xyz, .xyz.gz, .h5, .db.")],
-    level_of_theory: Annotated[str, typer.Option(help="Kept in .h5, as wB97X-D/def2-TZVP.")] = "",
-    licence: Annotated[str, typer.Option(help="Kept in .h5.")] = "",
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
-    group_key: GroupKey = None,
-    format: Format = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write a data set in another format; labels come out in eV, eV/Å and eV/Å³ (tension positive)."""
-    from mlip.datasets import ReadReport, iter_frames, write_frames
-
-    keys = _keys(energy_key, forces_key, stress_key, virial_key, group_key)
-    report = ReadReport()
-    frames = iter_frames(source, keys=keys, format=format, report=report)
-    attributes = {"level_of_theory": level_of_theory, "source": source.name, "licence": licence}
-    count = write_frames(target, frames, attributes=attributes)
-    if as_json:
-        facts = {"source": str(source), "file": str(target), "frames": count, "read": report.as_dict()}
-        _print_json({"command": "data convert", **facts})
-        return
-    print("\n".join(report.lines()))
-    if report.dropped:
-        print("  not kept: " + ", ".join(f"`{k}`" for k in report.dropped))
-    print(f"{target}: {count} frames written")
-
-
-def _keys(
-    energy: str | None, forces: str | None, stress: str | None, virial: str | None, group: str | None
-) -> LabelKeys:
-    from mlip.datasets import LabelKeys
-
-    return LabelKeys(energy=energy, forces=forces, stress=stress, virial=virial, group=group)
 
 
 def _fractions(text: str) -> list[float]:
@@ -257,30 +208,3 @@ def _info_rows(facts: dict[str, Any]) -> list[list[str]]:
             ["fitted E0, eV", text + ("" if fit["determined"] else " (not determined by these compositions)")]
         )
     return rows
-
-
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title or None, box=box.SIMPLE, show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else 160
-    Console(file=sys.stdout, width=width, markup=False, highlight=False).print(table)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -31,7 +31,7 @@ def _arguments(command: str, file: Path) -> list[object]:
     """A complete call of `command` on `file`."""
     extra: dict[str, list[object]] = {
         "split": ["--out-dir", file.parent / "parts", "--fractions", "0.5,0.5"],
-        "convert": [file.parent / "out.h5"],
+        "convert": ["--out", file.parent / "out.h5"],
     }
     return [command, file, *extra.get(command, [])]
 
@@ -90,16 +90,16 @@ def test_validate_faulty(tmp_path: Path, check: str) -> None:
 def test_convert_and_back(tmp_path: Path, water: Frame, crystal: Frame, bare: Frame) -> None:
     write_frames(tmp_path / "a.xyz", [water, crystal, bare])
     options = ["--level-of-theory", "PBE/def2-SVP", "--licence", "MIT"]
-    assert _json("convert", tmp_path / "a.xyz", tmp_path / "a.h5", *options)["frames"] == 3
+    assert _json("convert", tmp_path / "a.xyz", "--out", tmp_path / "a.h5", *options)["frames"] == 3
     assert H5Dataset(tmp_path / "a.h5").attributes["level_of_theory"] == "PBE/def2-SVP"
-    assert _run("convert", tmp_path / "a.h5", tmp_path / "a.db").exit_code == 0
-    assert "3 frames written" in _run("convert", tmp_path / "a.db", tmp_path / "b.xyz").stdout
+    assert _run("convert", tmp_path / "a.h5", "--out", tmp_path / "a.db").exit_code == 0
+    assert "b.xyz: 3 frames" in _run("convert", tmp_path / "a.db", "--out", tmp_path / "b.xyz").stdout
     assert (tmp_path / "a.xyz").read_text() == (tmp_path / "b.xyz").read_text()
 
 
 def test_convert_changes_units_and_names(tmp_path: Path, shared_data: Path) -> None:
     source = shared_data / "rmd17" / "rmd17_aspirin_test_01.npz"
-    assert _run("convert", source, tmp_path / "a.xyz").exit_code == 0
+    assert _run("convert", source, "--out", tmp_path / "a.xyz").exit_code == 0
     frames = read_frames(tmp_path / "a.xyz")
     assert frames.report.sources["energy"] == {"REF_energy": 1000}
     with np.load(source) as raw:
@@ -108,7 +108,7 @@ def test_convert_changes_units_and_names(tmp_path: Path, shared_data: Path) -> N
 
 def test_convert_says_what_it_drops(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("1\nProperties=species:S:1:pos:R:3:magmom:R:1\nH 0 0 0 1.5\n")
-    assert "not kept: `magmom`" in _run("convert", tmp_path / "a.xyz", tmp_path / "b.xyz").stdout
+    assert "magmom (1 frames)" in _run("convert", tmp_path / "a.xyz", "--out", tmp_path / "b.xyz").stdout
 
 
 def test_split_by_group(tmp_path: Path, shared_data: Path) -> None:

@@ -1,0 +1,322 @@
+"""`convert`: files of any format into one, streaming; into HDF5 also resumable.
+
+The HDF5 file keeps, as its provenance, which inputs it holds: name, fingerprint, number of frames, what was
+read from where and what was skipped. An input that is there is not read again; one that was interrupted is
+read up to where it stopped, its frames compared with those stored, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlip.datasets.digest import frame_digest
+from mlip.datasets.formats import detect_format, format_named
+from mlip.datasets.frames import Frame
+from mlip.datasets.h5_reader import H5Dataset
+from mlip.datasets.h5_schema import KEYS, TEXT_ATTRIBUTES
+from mlip.datasets.h5_writer import H5Writer
+from mlip.datasets.labels import LabelKeys
+from mlip.datasets.read import iter_frames
+from mlip.datasets.report import LABELS, ReadReport
+from mlip.datasets.write import write_frames
+from mlip.errors import InputError
+
+COMMIT_SECONDS = 20.0
+COMMIT_FRAMES = 50_000
+_SAMPLES, _SAMPLE_BYTES = 32, 1 << 16
+_DATABASES = (".aselmdb", ".lmdb", ".mdb")
+
+
+@dataclass
+class Conversion:
+    """What a file holds after a conversion.
+
+    Attributes:
+        out: The file.
+        frames: In the file.
+        labelled: Frames with each label.
+        belonging: Number of groups, molecules, reactions and trajectories; only known of HDF5.
+        skipped: Records that gave no frame, by reason.
+        sources: For each label, what it was read from, with units.
+        notes: Remarks of the readers.
+        dropped: What the inputs have and the file does not, by name.
+        inputs: Files that it was made of, and how many of them were in it before.
+        interrupted: Whether it was stopped before the end.
+    """
+
+    out: str
+    frames: int = 0
+    labelled: Counter[str] = field(default_factory=Counter)
+    belonging: dict[str, int] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    sources: dict[str, Counter[str]] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    inputs: int = 0
+    already: int = 0
+    interrupted: bool = False
+
+    def add(self, facts: Mapping[str, Any]) -> None:
+        """Add what one input gave (`facts_of`)."""
+        self.inputs += 1
+        self.frames += facts["frames"]
+        for name in ("labelled", "skipped", "notes", "dropped"):
+            getattr(self, name).update(facts[name])
+        for label, counts in facts["sources"].items():
+            self.sources.setdefault(label, Counter()).update(counts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        values = {
+            f.name: dict(v) if isinstance(v := getattr(self, f.name), Counter) else v for f in fields(self)
+        }
+        return {**values, "sources": {label: dict(counts) for label, counts in self.sources.items()}}
+
+
+def convert(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    format: str | None = None,
+    keys: LabelKeys | None = None,
+    attributes: Mapping[str, str] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Conversion:
+    """Put the frames of files, or of all files in folders, into one file.
+
+    Into HDF5 a call may be repeated after an interruption, or with further inputs: nothing is read twice into
+    the file. Other formats are written whole, or not at all.
+
+    Args:
+        inputs: Files and folders.
+        out: `.h5`, or whatever `write_frames` writes.
+        format: Of the inputs; by default from each one's ending and content.
+        keys: Names of the labels.
+        attributes: `level_of_theory`, `source`, `licence`; by default those of the data set, where known.
+        stop: Asked after every frame; True ends the conversion with what there is.
+        progress: Told the number of frames now and then.
+
+    Raises:
+        FileNotFoundError: An input is missing.
+        InputError: An input cannot be read, `out` was not made by a conversion, or levels of theory differ.
+    """
+    out = Path(out)
+    files = _expanded(inputs)
+    if any(out.exists() and out.samefile(f) for f in files):
+        raise InputError(f"{out}: is one of the inputs; give another name")
+    job = _Job(out, files, format, keys or LabelKeys(), dict(attributes or {}), stop, progress)
+    return job.into_hdf5() if out.suffix.lower() in (".h5", ".hdf5") else job.into_other()
+
+
+@dataclass
+class _Job:
+    out: Path
+    files: list[Path]
+    format: str | None
+    keys: LabelKeys
+    attributes: dict[str, str]
+    stop: Callable[[], bool]
+    progress: Callable[[int], None]
+
+    def read(self, path: Path, report: ReadReport) -> Iterator[Frame]:
+        """Frames of one input."""
+        return iter_frames(path, keys=self.keys, format=self.format, report=report)
+
+    def into_other(self) -> Conversion:
+        result = Conversion(str(self.out))
+        reports = [ReadReport() for _ in self.files]
+
+        def frames() -> Iterator[Frame]:
+            for path, report in zip(self.files, reports, strict=True):
+                yield from self.read(path, report)
+
+        write_frames(self.out, frames())
+        for report in reports:
+            result.add(facts_of(report))
+        if self.out.suffix != ".db" and result.labelled["hessian"]:
+            result.dropped["hessian"] += result.labelled["hessian"]
+        return result
+
+    def into_hdf5(self) -> Conversion:
+        known = self._inputs_there()
+        begun = next((facts for facts in known if not facts["complete"]), None)
+        complete = {facts["fingerprint"] for facts in known if facts["complete"]}
+        prints = {path: fingerprint(path) for path in self.files}
+        waiting = [path for path in self.files if prints[path] not in complete]
+        result = Conversion(str(self.out), already=len(self.files) - len(waiting))
+        if begun is not None:
+            waiting = self._begun_first(waiting, prints, begun)
+        if waiting:
+            with H5Writer(self.out, append=True, attributes=self._attributes(waiting[0])) as writer:
+                writer.provenance["inputs"] = known
+                for path in waiting:
+                    if prints[path] in complete:
+                        continue  # the same content twice
+                    self._append(writer, path, prints[path])
+                    complete.add(prints[path])
+                    if self.stop():
+                        result.interrupted = True
+                        break
+                known = writer.provenance["inputs"]
+        for facts in known:
+            result.add(facts)
+        data = H5Dataset(self.out)
+        for key in KEYS:
+            index = data.index_by(key)
+            result.belonging[key] = len(np.unique(index[index >= 0]))
+        return result
+
+    def _inputs_there(self) -> list[dict[str, Any]]:
+        if not self.out.exists():
+            return []
+        data = H5Dataset(self.out)
+        inputs = data.provenance().get("inputs")
+        if inputs is None and len(data):
+            raise InputError(
+                f"{self.out}: exists and was not made by a conversion; give another name, or remove it"
+            )
+        return list(inputs or [])
+
+    def _begun_first(
+        self, waiting: list[Path], prints: Mapping[Path, str], begun: Mapping[str, Any]
+    ) -> list[Path]:
+        """The input that was interrupted, by content or else by name, before the others."""
+        same = [p for p in waiting if prints[p] == begun["fingerprint"]] or [
+            p for p in waiting if p.name == begun["name"]
+        ]
+        if not same:
+            raise InputError(
+                f"{self.out}: the conversion of {begun['name']} into it was interrupted; give that file, too"
+            )
+        if begun["keys"] != _named(self.keys):
+            raise InputError(
+                f"{self.out}: {begun['name']} was begun with other names of labels: {begun['keys'] or 'none'}"
+            )
+        return [same[0], *(p for p in waiting if p != same[0])]
+
+    def _attributes(self, first: Path) -> dict[str, str]:
+        """What the file says about all of its frames; of an existing one, what must agree with it."""
+        given = {k: v for k, v in self.attributes.items() if v}
+        name = self.format or detect_format(first)
+        known = format_named(name)
+        own = {"level_of_theory": known.level_of_theory, "licence": known.licence, "source": first.name}
+        if name == "hdf5":
+            there = H5Dataset(first).attributes
+            own |= {k: str(there[k]) for k in TEXT_ATTRIBUTES if there.get(k)}
+        wanted = {**own, **given}
+        if self.out.exists():
+            return {k: v for k, v in wanted.items() if k in given or (k == "level_of_theory" and v)}
+        return wanted
+
+    def _append(self, writer: H5Writer, path: Path, print_: str) -> None:
+        """Add one input, or what is missing of it."""
+        entries: list[dict[str, Any]] = writer.provenance["inputs"]
+        stored: list[int] = []
+        if entries and not entries[-1]["complete"]:
+            count = entries.pop()["frames"]
+            stored = H5Dataset(self.out).checksums()[-count:] if count else []
+        report = ReadReport()
+        facts = {"name": path.name, "fingerprint": print_, "keys": _named(self.keys), "complete": False}
+        entries.append({**facts, **facts_of(report)})
+        frames, last = 0, time.monotonic()
+
+        def commit(*, complete: bool) -> None:
+            entries[-1] = {**facts, **facts_of(report), "complete": complete}
+            writer.commit()
+
+        try:
+            for frames, frame in enumerate(self.read(path, report), start=1):
+                if frames <= len(stored):
+                    if frame_digest(frame) != stored[frames - 1]:
+                        raise InputError(
+                            f"{path}: frame {frames - 1} is not the one that {self.out} holds of it; "
+                            "remove that file to begin anew"
+                        )
+                    continue
+                writer.write(frame)
+                if frames % 1000 == 0:
+                    self.progress(len(writer))
+                if frames % COMMIT_FRAMES == 0 or time.monotonic() - last > COMMIT_SECONDS:
+                    commit(complete=False)
+                    last = time.monotonic()
+                if self.stop():
+                    commit(complete=False)
+                    return
+            if frames < len(stored):
+                raise InputError(f"{path}: holds fewer frames than {self.out} has of it")
+        except InputError:
+            if frames > len(stored) and len(entries) > 1:
+                commit(complete=False)
+            raise
+        entries[-1] = {**facts, **facts_of(report), "complete": True}
+        self.progress(len(writer))
+
+
+def facts_of(report: ReadReport) -> dict[str, Any]:
+    """What the provenance keeps of a report."""
+    return {
+        "format": report.format,
+        "frames": report.frames,
+        "labelled": {k: report.labelled[k] for k in LABELS},
+        "sources": {k: dict(v) for k, v in report.sources.items()},
+        "skipped": dict(report.skipped),
+        "notes": dict(report.notes),
+        "dropped": dict(report.dropped),
+    }
+
+
+def fingerprint(path: Path) -> str:
+    """Of size and 32 pieces of a file, spread evenly: cheap, and enough to know it again."""
+    size = path.stat().st_size
+    h = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with path.open("rb") as stream:
+        for start in sorted({k * max(0, size - _SAMPLE_BYTES) // (_SAMPLES - 1) for k in range(_SAMPLES)}):
+            stream.seek(start)
+            h.update(stream.read(_SAMPLE_BYTES))
+    return h.hexdigest()
+
+
+def _named(keys: LabelKeys) -> dict[str, str]:
+    """The names that were given."""
+    return {k: v for k, v in asdict(keys).items() if v is not None}
+
+
+def _expanded(inputs: Sequence[str | Path]) -> list[Path]:
+    """Files, with those of folders in the order of their numbers."""
+    files: list[Path] = []
+    for path in map(Path, inputs):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file")
+        found = _inside(path) if path.is_dir() else [path]
+        if not found:
+            raise InputError(f"{path}: holds no file of a known format")
+        files += found
+    if not files:
+        raise InputError("no inputs were given")
+    return files
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Files of a folder and those below: databases if there are any, else all of a known format."""
+    every = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    every.sort(key=lambda p: [(int(s), "") if s.isdigit() else (-1, s) for s in re.split(r"(\d+)", str(p))])
+    databases = [p for p in every if p.suffix in _DATABASES]
+    return databases or [p for p in every if _known(p)]
+
+
+def _known(path: Path) -> bool:
+    try:
+        detect_format(path)
+    except InputError:
+        return False
+    return True
