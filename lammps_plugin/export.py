@@ -63,7 +63,9 @@ def make_sample(potential: Potential, *, owned: int, total: int, edges: int) -> 
 
     generator = torch.Generator().manual_seed(owned)
     species = torch.tensor(potential.species)
-    owner = torch.cat([torch.arange(owned), torch.randint(0, max(owned, 1), (total - owned,), generator=generator)])
+    owner = torch.cat(
+        [torch.arange(owned), torch.randint(0, max(owned, 1), (total - owned,), generator=generator)]
+    )
     kinds = torch.randint(0, len(species), (owned,), generator=generator)
     numbers = species[kinds][owner]
     directions = torch.randn(edges, 3, generator=generator, dtype=torch.float64)
@@ -130,7 +132,9 @@ def instructions(*, portable: bool) -> str:
         return machine
     best = torch.backends.cpu.get_cpu_capability()
     if machine not in ("x86_64", "AMD64") or best not in ("AVX2", "AVX512"):
-        raise InputError(f"packages are made for x86-64 with AVX2 and for aarch64, not for {machine} with {best}")
+        raise InputError(
+            f"packages are made for x86-64 with AVX2 and for aarch64, not for {machine} with {best}"
+        )
     return "x86-64-v3" if portable or best == "AVX2" else "x86-64-v4"
 
 
@@ -191,8 +195,12 @@ def _compare(potential: Potential, package: Path) -> float:
     return worst
 
 
-def export(
-    name_or_path: str | os.PathLike[str], out: Path, *, dtype: torch.dtype | None = None, portable: bool = False
+def export_potential(
+    name_or_path: str | os.PathLike[str],
+    out: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    portable: bool = False,
 ) -> Exported:
     """Compile a potential for `pair_style mlip`.
 
@@ -218,7 +226,10 @@ def export(
     isa = instructions(portable=portable)
     potential = load_potential(name_or_path, dtype=dtype)
     metadata = _describe(potential, Path(resolve_model(name_or_path)), isa)
-    with torch.inference_mode(False), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    with (
+        torch.inference_mode(False),
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder,
+    ):
         package = Path(folder) / "model.pt2"
         options = {**_compiler_options(isa), "aot_inductor.metadata": metadata}
         aoti_compile_and_package(_program(potential), package_path=str(package), inductor_configs=options)
@@ -230,3 +241,25 @@ def export(
             )
         os.replace(package, out)
     return Exported(path=out, metadata=metadata, difference=difference)
+
+
+def read_metadata(package: Path) -> dict[str, str]:
+    """What a package says of itself; nothing of it is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it was not written by `mlip export --format lammps`.
+    """
+    import json
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(package) as archive:
+            names = [n for n in archive.namelist() if n.endswith("_metadata.json")]
+            found = [dict(json.loads(archive.read(name))) for name in names]
+    except (zipfile.BadZipFile, ValueError):
+        found = []
+    for metadata in found:
+        if metadata.get("format") == FORMAT:
+            return {str(key): str(value) for key, value in metadata.items()}
+    raise InputError(f"{package} was not written by `mlip export --format lammps`")

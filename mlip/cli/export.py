@@ -23,7 +23,9 @@ def export(
     device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
     portable: Annotated[
         bool,
-        typer.Option("--portable", help="For any processor with AVX2, not just for those like this machine's."),
+        typer.Option(
+            "--portable", help="For any processor with AVX2, not just for those like this machine's."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -43,9 +45,11 @@ def export(
     start = time.perf_counter()
     import torch
 
-    from mlip.lammps_plugin.export import export as run_export
+    from mlip.lammps_plugin.export import export_potential
 
-    result = run_export(model, out, dtype=None if dtype is None else getattr(torch, dtype), portable=portable)
+    result = export_potential(
+        model, out, dtype=None if dtype is None else getattr(torch, dtype), portable=portable
+    )
     seconds = round(time.perf_counter() - start, 2)
     if as_json:
         facts = {"out": str(out), **result.metadata, "difference": result.difference, "seconds": seconds}
