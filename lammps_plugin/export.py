@@ -236,8 +236,8 @@ def export_potential(
         difference = _compare(potential, package)
         if not difference <= _TOLERANCE[metadata["dtype"]]:
             raise RuntimeError(
-                f"the compiled package differs from the model by {difference:.1e} of the largest number, which is "
-                "more than rounding; please report this with the output of `mlip doctor`"
+                f"the compiled package differs from the model by {difference:.1e} of the largest number, "
+                "which is more than rounding; please report this with the output of `mlip doctor`"
             )
         os.replace(package, out)
     return Exported(path=out, metadata=metadata, difference=difference)

@@ -1,7 +1,7 @@
 """Operators of exported models, `mlip_engine::*`: those of `mlip::*` under a name that an engine can claim.
 
-An engine registers its own kernels for them, in C++. The operators of Python keep theirs, whichever of the two
-comes first into a process. Here, without an engine, they run the kernels of Python.
+An engine registers its own kernels for them, in C++. The operators of Python keep theirs, whichever of the
+two comes first into a process. Here, without an engine, they run the kernels of Python.
 """
 
 from __future__ import annotations

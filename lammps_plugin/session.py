@@ -23,8 +23,8 @@ def preload_mpi() -> None:
 def start(arguments: Sequence[str] = ("-log", "none", "-screen", "none"), *, comm: Any = None) -> Any:
     """An instance of LAMMPS that knows `pair_style mlip`.
 
-    LAMMPS sets the number of OpenMP threads of the whole process, as a rule to one; here those of torch are put
-    back as they were. The pair style itself uses the threads of LAMMPS (`OMP_NUM_THREADS`).
+    LAMMPS sets the number of OpenMP threads of the whole process, as a rule to one; here those of torch are
+    put back as they were. The pair style itself uses the threads of LAMMPS (`OMP_NUM_THREADS`).
 
     Args:
         arguments: Command line of LAMMPS.

@@ -57,7 +57,7 @@ def export(
         return
     known = result.metadata["symbols"]
     print(
-        f"{out}: {known}, {result.metadata['dtype']}, {result.metadata['instructions']}, differs from the model by "
-        f"{result.difference:.0e}, {seconds:.0f} s"
+        f"{out}: {known}, {result.metadata['dtype']}, {result.metadata['instructions']}; {seconds:.0f} s; "
+        f"differs from the model by {result.difference:.0e} of the largest number"
     )
     print(f"in LAMMPS:  pair_style mlip\n            pair_coeff * * {out} {known}")

@@ -79,14 +79,19 @@ def path(
     size: Size = "smallbig",
 ) -> None:
     """Print where the compiled plugin is; status 2 where it is not compiled."""
+    print(_built(_target(lammps_src, lammps_prefix, mpi_include, size)))
+
+
+def _built(target: Lammps) -> Path:
+    """The plugin in the cache, which must be there."""
     from mlip.lammps_plugin.build import PLUGIN, cache_dir
 
-    plugin = cache_dir(_target(lammps_src, lammps_prefix, mpi_include, size)) / PLUGIN
+    plugin = cache_dir(target) / PLUGIN
     if not plugin.is_file():
         raise InputError(
             "the pair style is not built for these versions of LAMMPS, MPI and torch: mlip lammps build"
         )
-    print(plugin)
+    return plugin
 
 
 @app.command()
@@ -105,16 +110,16 @@ def check(
 ) -> None:
     """Compare LAMMPS with Python, and two processes with one, on this machine.
 
-    Energy, forces, virial and per-atom values of a crystal, a sheared cell, a slab that leaves a process without
-    atoms, a cluster, and with newton off. Exits 0 when all agree, 3 when some do not.
+    Energy, forces, virial and per-atom values of a crystal, a sheared cell, a slab that leaves a process
+    without atoms, a cluster, and with newton off. Exits 0 when all agree, 3 when some do not.
     """
-    from mlip.lammps_plugin.installation import program
+    from mlip.lammps_plugin.installation import program, wheel
 
     programs = [lmp or program("lmp", "--lmp"), mpiexec or program("mpiexec", "--mpiexec")]
     if dtype not in ("float64", "float32"):
         raise InputError(f'`--dtype` is "{dtype}" but must be float64 or float32')
     if lmp is None:
-        path()
+        _built(wheel())
     results = _compare(model, package, dtype, *programs)
     ok = all(result.ok for result in results)
     if as_json:

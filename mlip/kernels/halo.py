@@ -1,4 +1,4 @@
-"""Features of atoms that are computed elsewhere, registered as `mlip::halo` and its adjoint `mlip::halo_adjoint`.
+"""Features of atoms that are computed elsewhere, registered as `mlip::halo`, with its adjoint.
 
 An engine that divides space among processes gives each the atoms it owns and copies of those around them,
 its halo. Between two layers the copies must get the features of their owners (`halo`); on the way back their
@@ -80,7 +80,9 @@ torch.library.register_autograd("mlip::halo", _halo_vjp, setup_context=_save, li
 torch.library.register_autograd("mlip::halo_adjoint", _adjoint_vjp, setup_context=_save, lib=_library)
 
 
-def halo(x: Float[Tensor, "owned *features"], total: int) -> Float[Tensor, "total *features"]:
+def halo(
+    x: Float[Tensor, "owned harmonics channels"], total: int
+) -> Float[Tensor, "total harmonics channels"]:
     """Features of all atoms from those of the atoms owned here.
 
     Args:
