@@ -154,8 +154,8 @@ def _plan(
     request: Request, gas: dict[str, Any], crystal: dict[str, Any]
 ) -> Callable[[BaseCalculator], Outcome]:
     """Settle what kind of structure this is, and refuse what does not go with it."""
+    from mlip.rigid_motions import rigid_motions
     from mlip.search.relax import check_relaxation
-    from mlip.search.vibrations import rigid_motions
 
     atoms = request.atoms
     is_crystal = bool(atoms.pbc.all()) and not atoms.constraints
@@ -185,13 +185,15 @@ def _kind(is_crystal: bool, is_gas: bool) -> str:
 
 
 def refuse_if_moving(request: Request, fmax: float) -> None:
-    """Raises:
-    InputError: The forces are too large for vibrations to mean anything.
+    """See that a structure is at rest.
+
+    Raises:
+        InputError: The forces are too large for vibrations to mean anything.
     """
     if fmax > request.fmax:
         raise InputError(
-            f"not at rest: the largest force is {fmax:.3g} eV/Å, above --fmax {request.fmax:g}, and vibrations "
-            "are those about a point of rest: relax first (--relax)"
+            f"not at rest: the largest force is {fmax:.3g} eV/Å, above --fmax {request.fmax:g}, and "
+            "vibrations are about a point of rest: relax first (--relax)"
         )
 
 

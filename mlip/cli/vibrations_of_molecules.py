@@ -16,10 +16,11 @@ from mlip.cli.vibrations import (
     step_text,
     write_relaxed,
 )
+from mlip.rigid_motions import rigid_motions
 from mlip.search.minimum import Minimum, minimum
 from mlip.search.thermochemistry import IdealGas, Oscillators, check_thermochemistry, ideal_gas, oscillators
 from mlip.search.vibration_pictures import draw_spectrum
-from mlip.search.vibrations import Vibrations, animate, format_frequency, rigid_motions, vibrations
+from mlip.search.vibrations import Vibrations, animate, format_frequency, vibrations
 from mlip.units import KJ_PER_MOL
 
 if TYPE_CHECKING:

@@ -91,7 +91,8 @@ def _draw_bands(axes: Axes, phonons: Phonons) -> None:
         axes.axhspan(phonons.lowest_frequency * 1.1, 0.0, color="C3", alpha=0.1)
         axes.text(0.01, 0.01, "imaginary below zero", color="C3", fontsize=8, transform=axes.transAxes)
     axes.set_xticks([at for at, _ in marks], [name for _, name in marks])
-    axes.set(xlim=(marks[0][0], marks[-1][0]), ylabel="frequency, cm⁻¹")
+    bottom = 0.0 if phonons.stable else phonons.lowest_frequency * 1.1
+    axes.set(xlim=(marks[0][0], marks[-1][0]), ylim=(bottom, None), ylabel="frequency, cm⁻¹")
 
 
 def _figure(width: float, height: float) -> Figure:
