@@ -2,7 +2,8 @@
 
 Sources: Christensen & von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018 (2020); Chmiela et al., Comput.
 Phys. Commun. 240, 38 (2019), http://quantum-machine.org/gdml. Both are in kcal/mol and Å unless `e_unit` and
-`r_unit` say otherwise; an sGDML `lattice` has the lattice vectors as columns.
+`r_unit` say otherwise; an sGDML `lattice` has the lattice vectors as columns. Hessians, which neither set has, are
+read from `hessians` and `H`, (frames, 3N, 3N).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mlip.datasets.report import ReadReport
 from mlip.errors import InputError
 from mlip.units import BOHR, HARTREE, KCAL_PER_MOL
 
-_LAYOUTS = (("nuclear_charges", "coords", "energies", "forces"), ("z", "R", "E", "F"))
+_LAYOUTS = (("nuclear_charges", "coords", "energies", "forces", "hessians"), ("z", "R", "E", "F", "H"))
 _ENERGY_UNITS = {"kcal/mol": KCAL_PER_MOL, "ev": 1.0, "hartree": HARTREE, "ha": HARTREE, "h": HARTREE}
 _LENGTH_UNITS = {"ang": 1.0, "angstrom": 1.0, "å": 1.0, "bohr": BOHR}
 
@@ -36,19 +37,26 @@ def iter_npz(path: Path, report: ReadReport) -> Iterator[Frame]:
     if layout is None:
         raise InputError(
             f"{path}: has the keys {_some(arrays)}, but rMD17 has "
-            f"{', '.join(_LAYOUTS[0])} and sGDML has {', '.join(_LAYOUTS[1])}"
+            f"{', '.join(_LAYOUTS[0][:4])} and sGDML has {', '.join(_LAYOUTS[1][:4])}"
         )
     energy_unit, e_name = _unit(arrays, "e_unit", "kcal/mol", _ENERGY_UNITS, path)
     length_unit, r_name = _unit(arrays, "r_unit", "Ang", _LENGTH_UNITS, path)
     numbers, positions = arrays[layout[0]], arrays[layout[1]]
-    energies, forces = arrays.get(layout[2]), arrays.get(layout[3])
+    energies, forces, hessians = (arrays.get(name) for name in layout[2:])
     count, cell = _checked(layout, numbers, positions, energies, forces, arrays.get("lattice"), path)
+    size = 3 * numbers.size
+    if hessians is not None and hessians.shape != (count, size, size):
+        raise InputError(
+            f"{path}: `{layout[4]}` has shape {hessians.shape} but must have {(count, size, size)}"
+        )
     report.present.update({k: count for k in arrays})
     if energies is not None:
         report.took("energy", f"{layout[2]} ({e_name})", count=count)
         energies = energies.reshape(count) * energy_unit
     if forces is not None:
         report.took("forces", f"{layout[3]} ({e_name}/{r_name})", count=count)
+    if hessians is not None:
+        report.took("hessian", f"{layout[4]} ({e_name}/{r_name}²)", count=count)
     for i in range(count):
         yield Frame(
             positions=positions[i] * length_unit,
@@ -57,6 +65,7 @@ def iter_npz(path: Path, report: ReadReport) -> Iterator[Frame]:
             pbc=np.full(3, bool(cell.any())),
             energy=None if energies is None else energies[i],
             forces=None if forces is None else forces[i] * (energy_unit / length_unit),
+            hessian=None if hessians is None else hessians[i] * (energy_unit / length_unit**2),
         )
 
 

@@ -94,7 +94,7 @@ def _frame(row: Any, report: ReadReport) -> Frame:
         raise InputError("is not a row of an ASE database")
     numbers = np.asarray(row["numbers"], dtype=np.int64)
     named = {**(row.get("data") or {}), **(row.get("key_value_pairs") or {})}
-    report.present.update(named)
+    report.present.update(named.keys())
     energy, forces, stress = (
         _number(row.get("energy")),
         _numbers(row.get("forces")),

@@ -13,6 +13,7 @@ from mlip.errors import InputError
 
 _BLOCK = 1 << 20
 _LARGEST_MEMBER = 1 << 30
+_NUMBER = re.compile(r"[-+.0-9eE]+")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -68,7 +69,9 @@ class _Text:
 
     def value(self) -> Any:
         """The next value; the window grows until it holds all of it."""
-        first = self.peek()
+        self.peek()
+        while self._number_may_go_on() and self._more(_BLOCK):
+            pass
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
@@ -77,10 +80,12 @@ class _Text:
                 if size > _LARGEST_MEMBER or not self._more(max(size, _BLOCK)):
                     raise self.error(str(error)) from error
                 continue
-            # a number at the end of the window may go on behind it
-            if end < len(self._text) or first in '{["' or not self._more(_BLOCK):
-                self._at = end
-                return value
+            self._at = end
+            return value
+
+    def _number_may_go_on(self) -> bool:
+        match = _NUMBER.match(self._text, self._at)
+        return match is not None and match.end() == len(self._text)
 
     def _more(self, count: int) -> bool:
         """Read on; False at the end of the file."""

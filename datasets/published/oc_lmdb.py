@@ -48,7 +48,7 @@ def _frames(found: dict[str, Any], report: ReadReport, *, where: str) -> Iterato
     shape = positions.shape
     system = number(found, "sid", where=where)
     step = number(found, "fid", where=where)
-    name = "" if system is None else f"{'oc22' if 'oc22' in found else 'random'}{system:.0f}"
+    name = "" if system is None else f"{'oc22-' if 'oc22' in found else 'random'}{system:.0f}"
     common: dict[str, Any] = {
         "atomic_numbers": array(found, "atomic_numbers", (len(positions),), where=where).astype(np.int64),
         "cell": array(found, "cell", (3, 3), where=where),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -132,7 +133,7 @@ def read_pickle(
         raise InputError(f"{where}: is a pickle with something refused or damaged in it ({error})") from error
     except (MemoryError, OverflowError, RecursionError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"{where}: is a damaged pickle ({type(error).__name__}: {error})") from error
-    except (AttributeError, IndexError, TypeError, ValueError, AssertionError) as error:
+    except (AttributeError, IndexError, TypeError, ValueError, AssertionError, struct.error) as error:
         raise InputError(f"{where}: is a damaged pickle ({type(error).__name__}: {error})") from error
 
 
