@@ -9,7 +9,7 @@ import numpy as np
 
 from mlip.dynamics.freedom import degrees_of_freedom, is_held
 from mlip.errors import InputError
-from mlip.units import GPA
+from mlip.units import BOLTZMANN, GPA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlip.dynamics.settings import DynamicsSettings
+
+FULL_CELL_FREEDOM: Final = 6
+"""Of a cell that changes its shape but does not turn."""
 
 _CHAINS: Final = ("_thermostat._eta", "_thermostat._p_eta", "_barostat._xi", "_barostat._p_xi")
 
@@ -44,12 +47,17 @@ class Integrator:
     def conserved(self) -> float | None:
         """What the exact equations of motion conserve, eV; None for Langevin dynamics, where ASE does not
         keep account of the heat."""
-        kind = type(self.driver).__name__
+        kind, total = type(self.driver).__name__, float(self.atoms.get_total_energy())
         if kind == "Langevin":
             return None
-        if kind.endswith("NPT"):
-            return float(self.driver.get_conserved_energy())
-        return float(self.atoms.get_total_energy()) - float(getattr(self.driver, "transferred_energy", 0.0))
+        if not kind.endswith("NPT"):
+            return total - float(getattr(self.driver, "transferred_energy", 0.0))
+        # ASE's own sum asks for a free energy, which not all calculators have
+        driver = self.driver
+        momenta = driver._p_g if kind == "MTKNPT" else driver._p_eps
+        cell = float(np.sum(np.square(momenta))) / (2.0 * driver._barostat.W)
+        chains = driver._thermostat.get_thermostat_energy() + driver._barostat.get_barostat_energy()
+        return total + float(chains) + cell + driver._pressure_au * float(self.atoms.cell.volume)
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of all that `restore` needs, by name."""
@@ -140,6 +148,7 @@ def _constant_pressure(atoms: Atoms, settings: DynamicsSettings, step: float) ->
 
     ASE counts 3N, as if the centre of mass were thermal; it is at rest and stays so, whence the atoms would
     be hotter than asked for by N/(N − 1). In all of ASE's equations N is a third of the degrees of freedom.
+    It also counts 9 of the full cell, which has 6: its momenta stay symmetric, as the stress is.
     """
     from ase.md import nose_hoover_chain as chains
     from ase.units import fs
@@ -167,4 +176,7 @@ def _constant_pressure(atoms: Atoms, settings: DynamicsSettings, step: float) ->
     driver._barostat = (chains.MTKBarostat if full else chains.IsotropicMTKBarostat)(
         num_atoms_global=count, temperature_K=temperature, pdamp=pdamp
     )
+    if full:
+        driver._barostat._cell_dof = FULL_CELL_FREEDOM
+        driver._barostat._R[0] = FULL_CELL_FREEDOM * BOLTZMANN * temperature * pdamp**2
     return driver
