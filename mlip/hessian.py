@@ -128,9 +128,7 @@ def finite_difference_hessian(
     return _symmetric_blocks(graph, out)
 
 
-def direct_hessian(
-    potential: Potential, graph: AtomGraph
-) -> list[Float[Tensor, "coordinates coordinates"]]:
+def direct_hessian(potential: Potential, graph: AtomGraph) -> list[Float[Tensor, "coordinates coordinates"]]:
     """The Hessian that the model's head reads off its features, eV/Å².
 
     Args:

@@ -24,7 +24,9 @@ NUMBERS_AT_ONCE: Final = 4_000_000
 """Numbers in the products of internal coordinates that are made together: bounds memory."""
 
 
-def find_pairs(graph: AtomGraph, cutoff: float, *, wanted: Bool[Tensor, " structures"] | None = None) -> Pairs:
+def find_pairs(
+    graph: AtomGraph, cutoff: float, *, wanted: Bool[Tensor, " structures"] | None = None
+) -> Pairs:
     """Ordered pairs of atoms closer than the cutoff, images included, sorted by receiver.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mlip.domain import Domain
@@ -23,7 +23,9 @@ from mlip.hessian import (
     direct_hessian,
     finite_difference_hessian,
 )
+from mlip.hessian_assembly import assemble, find_pairs
 from mlip.models.base import Model
+from mlip.nn.hessian_head import HessianTerms, Pairs
 
 T = TypeVar("T")
 
@@ -109,6 +111,7 @@ class Potential(nn.Module):
         forces: bool = True,
         stress: bool = False,
         novelty: bool = False,
+        hessian_of: Int[Tensor, " chosen"] | None = None,
         create_graph: bool = False,
     ) -> dict[str, Tensor]:
         """Energies of a batch of structures and their derivatives.
@@ -118,24 +121,25 @@ class Potential(nn.Module):
             forces: Also return `forces`.
             stress: Also return `stress`.
             novelty: Also return `novelty`, where the potential has a `domain`.
+            hessian_of: Structures whose direct Hessian is also returned, ascending, as training wants it; see
+                `hessian` for other uses.
             create_graph: Keep the graph of the derivatives, for training and second derivatives.
 
         Returns:
             `energy` (structures,) and `node_energy` (atoms,), float64, eV; `forces` (atoms, 3), eV/Å;
             `stress` (structures, 3, 3), eV/Å³, $\\sigma = V^{-1} \\partial E/\\partial\\epsilon$, tension
-            positive, as in ASE; `novelty` (atoms,), see `mlip.domain`.
+            positive, as in ASE; `novelty` (atoms,), see `mlip.domain`; `hessian`, eV/Å², the matrices one after
+            another, row by row, and `hessian_of`.
 
         Raises:
             InputError: an element that the model does not know; stress of a cell without volume.
         """
         if _in_inference(graph) and (forces or stress):
-            return _outside_inference(
-                graph,
-                lambda g: self.forward(
-                    g, forces=forces, stress=stress, novelty=novelty, create_graph=create_graph
-                ),
-            )
+            options: dict[str, Any] = {"forces": forces, "stress": stress, "novelty": novelty}
+            options |= {"hessian_of": hessian_of, "create_graph": create_graph}
+            return _outside_inference(graph, lambda g: self.forward(g, **options))
         graph = self._prepared(graph)
+        pairs = None if hessian_of is None else self._pairs(graph, hessian_of)
         differentiate = forces or stress
         with torch.set_grad_enabled(differentiate or torch.is_grad_enabled()):
             vectors = graph.edge_vectors()
@@ -145,10 +149,11 @@ class Potential(nn.Module):
                 by_hand = self.model.energy_and_gradient(*edges, vectors)
             if by_hand is not None:
                 output, gradient = by_hand
+                terms = self._terms(edges, vectors, pairs)[1] if pairs is not None else None
             else:
                 if differentiate and not vectors.requires_grad:
                     vectors = vectors.detach().requires_grad_()
-                output = self.model(*edges, vectors)
+                output, terms = self._terms(edges, vectors, pairs)
                 if differentiate:
                     gradient = self.edge_gradient(output["node_energy"], vectors, create_graph)
             node_energy = output["node_energy"].double() + self.e0s.index_select(0, graph.atomic_numbers)
@@ -158,12 +163,30 @@ class Potential(nn.Module):
                 result["forces"] = self._forces(graph, gradient)
             if stress:
                 result["stress"] = self._stress(graph, vectors, gradient)
+            if hessian_of is not None and pairs is not None and terms is not None:
+                matrices = assemble(terms, pairs, graph)
+                result["hessian"] = torch.cat([matrices[s].reshape(-1) for s in hessian_of.tolist()])
+                result["hessian_of"] = hessian_of
         if novelty and self.domain is not None:
             species = self.model.species_index.index_select(0, graph.atomic_numbers)
             result["novelty"] = self.domain(output["node_features"].detach(), species)
         if not create_graph and not (torch.is_grad_enabled() and self.training):
             result = {key: value.detach() for key, value in result.items()}
         return result
+
+    def _pairs(self, graph: AtomGraph, structures: Int[Tensor, " chosen"]) -> Pairs:
+        """Pairs that the head for Hessians needs, of some structures."""
+        wanted = torch.zeros(graph.num_structures, dtype=torch.bool, device=graph.positions.device)
+        wanted[structures] = True
+        return find_pairs(graph, self.model.hessian_cutoff, wanted=wanted)
+
+    def _terms(
+        self, edges: tuple[Tensor, Tensor, Tensor], vectors: Tensor, pairs: Pairs | None
+    ) -> tuple[dict[str, Tensor], HessianTerms | None]:
+        """Output of the model, and of its head for Hessians where there are pairs."""
+        if pairs is None:
+            return self.model(*edges, vectors), None
+        return self.model.hessian_terms(*edges, vectors, pairs)
 
     @property
     def has_direct_hessian(self) -> bool:

@@ -237,7 +237,9 @@ class _PolyadHessian(nn.Module):
             if getattr(config, name) < 1:
                 raise InputError(f"`{name}` is {getattr(config, name)} but must be at least 1")
         if config.hessian_cutoff < 0:
-            raise InputError(f"`hessian_cutoff` is {config.hessian_cutoff} but must be positive, or 0 for none")
+            raise InputError(
+                f"`hessian_cutoff` is {config.hessian_cutoff} but must be positive, or 0 for none"
+            )
         if config.lmax < 2:
             raise InputError(f"`lmax` is {config.lmax} but the head for Hessians needs at least 2")
         channels = config.num_channels

@@ -172,7 +172,9 @@ class HessianHead(ConstantModule):
         # (along / 2) u + beside: its symmetric product with u has both terms
         lean = torch.einsum("pxk,pk->px", ends.basis, beside) / math.sqrt(4 * k) + 0.5 * along * u
         half = lean.unsqueeze(2) * u.unsqueeze(1)
-        half = half + torch.einsum("pxk,pyk->pxy", ends.receiver * products.unsqueeze(1), ends.sender) / k**0.5
+        half = (
+            half + torch.einsum("pxk,pyk->pxy", ends.receiver * products.unsqueeze(1), ends.sender) / k**0.5
+        )
         whole = half + half.transpose(1, 2) + ends.tensors(tensors) / math.sqrt(2 * k)
         return whole + one.unsqueeze(2) * torch.eye(3, dtype=u.dtype, device=u.device)
 

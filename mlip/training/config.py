@@ -36,6 +36,7 @@ class Keys(Section):
     forces: str | None = None
     stress: str | None = None
     virial: str | None = None
+    hessian: str | None = None
     weight: str | None = None
     group: str | None = None
 
@@ -113,11 +114,15 @@ class Loss(Section):
     energy: Schedule = 1.0
     forces: Schedule = 100.0
     stress: Schedule = 0.0
+    hessian: Schedule = 0.0
+    hessian_subspace: Schedule = 0.0
+    hvp: Schedule = 0.0
     form: Literal["mse", "huber", "mae"] = "mse"
     energy_form: Literal["mse", "huber", "mae"] | None = None
+    hessian_form: Literal["mse", "huber", "mae"] = "mae"
     huber_delta: PositiveFloat = 0.01
 
-    @field_validator("energy", "forces", "stress")
+    @field_validator("energy", "forces", "stress", "hessian", "hessian_subspace", "hvp")
     @classmethod
     def _ordered(cls, value: Schedule) -> Schedule:
         if isinstance(value, list):
@@ -130,7 +135,8 @@ class Loss(Section):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Loss:
-        if not any(max_weight(w) > 0 for w in (self.energy, self.forces, self.stress)):
+        weights = (self.energy, self.forces, self.stress, self.hessian, self.hessian_subspace, self.hvp)
+        if not any(max_weight(w) > 0 for w in weights):
             raise ValueError("all weights are 0: nothing would be learned")
         return self
 
@@ -175,9 +181,16 @@ class EarlyStopping(Section):
 
 
 class TrainConfig(Section):
-    """Everything that decides a training run. See the sections for their keys."""
+    """Everything that decides a training run. See the sections for their keys.
+
+    ``init`` names a trained model whose weights, species, cutoff, E0s and normalisation the run starts with; the
+    section ``model`` may then add a head for Hessians. ``freeze: backbone`` leaves all but that head as it is: only
+    the Hessian terms of the loss count, no forces are computed, and energies and forces stay those of ``init``.
+    """
 
     model: dict[str, Any]
+    init: str | None = None
+    freeze: Literal["none", "backbone"] = "none"
     cutoff: PositiveFloat = Field(default=5.0, validation_alias=AliasChoices("cutoff", "r_max"))
     data: Data
     e0s: ReferenceEnergies = ReferenceEnergies()
@@ -203,6 +216,19 @@ class TrainConfig(Section):
     tensorboard: bool = True
     plots: bool = True
     metadata: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _frozen_sensibly(self) -> TrainConfig:
+        loss = self.loss
+        if self.freeze == "backbone" and self.init is None:
+            raise ValueError("`freeze: backbone` needs a trained model as `init`")
+        if self.freeze == "backbone" and not any(
+            max_weight(w) > 0 for w in (loss.hessian, loss.hessian_subspace, loss.hvp)
+        ):
+            raise ValueError(
+                "`freeze: backbone` trains the head for Hessians alone: set `loss.hessian`, or `loss.hvp`"
+            )
+        return self
 
     @field_validator("model", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mlip.checkpoint import BUNDLED
 from mlip.errors import InputError
 from mlip.training.config import MAY_CHANGE_ON_RESUME, TrainConfig, dump
 
@@ -75,7 +76,9 @@ def check_same_run(config: TrainConfig, started_with: dict[str, Any]) -> None:
     Raises:
         InputError: A key that matters differs from the one that the run was started with.
     """
-    now, then = _flatten(dump(config)), _flatten(started_with)
+    # Through the model, so that settings that a newer version has added have their defaults.
+    then = _flatten(dump(parse_config(started_with, "the configuration of the interrupted run")))
+    now = _flatten(dump(config))
     for key in sorted(set(now) | set(then)):
         if any(key == free or key.startswith(free + ".") for free in MAY_CHANGE_ON_RESUME):
             continue
@@ -186,6 +189,8 @@ def _absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
         inner = result.get(section)
         if isinstance(inner, dict) and name in inner:
             result[section] = {**inner, name: _absolute(inner[name], base)}
+    if "init" in result and result["init"] not in BUNDLED:
+        result["init"] = _absolute(result["init"], base)
     return result
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlip.datasets import Frame, FrameList, LabelKeys, read_frames, require_labels, split_frames
 from mlip.errors import InputError
-from mlip.training.config import Data
+from mlip.training.config import Data, TrainConfig
 from mlip.training.loss import Labels
 
 
@@ -32,12 +32,15 @@ class TrainingFrames:
     isolated: list[Frame]
 
 
-def read_training_frames(config: Data, labels: Labels, say: Callable[[str], None]) -> TrainingFrames:
+def read_training_frames(
+    config: Data, labels: Labels, say: Callable[[str], None], *, hessians_only: bool = False
+) -> TrainingFrames:
     """Read, check and split the frames of a run.
 
     Args:
         config: The section ``data``.
         labels: Labels that the loss needs; energies and forces that the data has are read anyway.
+        hessians_only: Leave out training and validation frames without a Hessian.
         say: Called with each line of what was read from which key.
 
     Raises:
@@ -53,9 +56,17 @@ def read_training_frames(config: Data, labels: Labels, say: Callable[[str], None
         usable = FrameList([usable[i] for i in sorted(chosen.tolist())], report=everything.report)
     if not usable:
         raise InputError(f"{config.train}: there are no frames to train on")
+    if hessians_only:
+        usable = _with_hessian(usable, say)
+    if labels.hessian and all(f.hessian is None for f in usable):
+        raise InputError(
+            f"{config.train}: no frame has a Hessian, but `loss.hessian` or `loss.hessian_subspace` is above 0; "
+            "learn from forces alone with `loss.hvp`, or name the Hessian with `data.keys.hessian`"
+        )
     if isinstance(config.valid, Path):
         train: list[Frame] = usable
-        valid = _without_isolated(_read(config.valid, config, labels, say))
+        held = _read(config.valid, config, labels, say)
+        valid = _without_isolated(_with_hessian(held, say) if hessians_only else held)
     else:
         train, valid = _hold_out(usable, config)
     tests = {
@@ -63,6 +74,13 @@ def read_training_frames(config: Data, labels: Labels, say: Callable[[str], None
         for name, file in config.test_files().items()
     }
     return TrainingFrames(train=train, valid=valid, tests=tests, isolated=isolated)
+
+
+def _with_hessian(frames: FrameList, say: Callable[[str], None]) -> FrameList:
+    kept = FrameList([f for f in frames if f.hessian is not None], report=frames.report)
+    if len(kept) < len(frames):
+        say(f"  {len(frames) - len(kept)} of {len(frames)} frames have no Hessian and are left out")
+    return kept
 
 
 def _hold_out(frames: FrameList, config: Data) -> tuple[list[Frame], list[Frame]]:
@@ -133,7 +151,13 @@ def data_hash(frames: Sequence[Frame]) -> str:
             frame.pbc,
             frame.forces,
             frame.stress,
+            *(() if frame.hessian is None else (frame.hessian,)),
         ):
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
         digest.update(repr(frame.energy).encode())
     return f"sha256:{digest.hexdigest()}"
+
+
+def hash_key(config: TrainConfig) -> str:
+    """Key of that number in a model's metadata: the data of a head alone have a key of their own."""
+    return "hessian_data_hash" if config.freeze == "backbone" else "data_hash"

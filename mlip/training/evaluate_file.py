@@ -113,7 +113,12 @@ def evaluate_file(request: Request, *, say: Callable[[str], None]) -> FileErrors
         potential,
         packed,
         batch_size=request.batch_size,
-        labels=Labels(energy=True, forces=True, stress=packed.has_stress),
+        labels=Labels(
+            energy=True,
+            forces=True,
+            stress=packed.has_stress,
+            hessian=potential.has_direct_hessian and packed.has_hessians,
+        ),
         species=potential.species,
     )
     shift = constant_shift(frames, predictions)

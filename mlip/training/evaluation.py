@@ -63,7 +63,7 @@ def evaluate_errors(
     Returns:
         See ``ErrorSums.result``.
     """
-    sums = ErrorSums(species, device=data.device)
+    sums = ErrorSums(species, modes=True, device=data.device)
     for batch, output in _outputs(potential, data, batch_size, labels, rank, world_size):
         sums.add(output, batch)
     if world_size > 1:
@@ -75,7 +75,7 @@ def predict(
     potential: Potential, data: PackedFrames, *, batch_size: int, labels: Labels, species: Sequence[int] = ()
 ) -> tuple[Predictions, dict[str, float]]:
     """Predictions for labelled frames, and their errors."""
-    sums = ErrorSums(species, device=data.device)
+    sums = ErrorSums(species, modes=True, device=data.device)
     kept: dict[str, list[npt.NDArray[np.float64]]] = {"energy": [], "forces": [], "stress": []}
     for batch, output in _outputs(potential, data, batch_size, labels):
         sums.add(output, batch)
@@ -112,7 +112,11 @@ def _outputs(
     try:
         for frames in sequential_shares(len(data), batch_size, rank, world_size):
             batch = data.batch(frames)
-            yield batch, potential(batch.graph, forces=labels.forces, stress=labels.stress)
+            hessian_of = batch.hessians.structures if labels.hessian else None
+            yield (
+                batch,
+                potential(batch.graph, forces=labels.forces, stress=labels.stress, hessian_of=hessian_of),
+            )
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)

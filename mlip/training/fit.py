@@ -67,7 +67,9 @@ def fit(
     stopping = Stopping(config, world_size=processes.world_size)
     ending = EpochEnd(config, config.output, lambda m: save_best(m, model_file), main=main)
     with _quiet():
-        trainer = make_trainer(config, processes, device, [ending, stopping])
+        trainer = make_trainer(
+            config, processes, device, [ending, stopping], partly_unused=potential.has_direct_hessian
+        )
         _fit_from(trainer, module)
     finished = stopping.reason not in ("signal", "stop_after")
     metrics: dict[str, dict[str, float]] = {}
@@ -96,14 +98,28 @@ def _fit_from(trainer: pl.Trainer, module: TrainingModule) -> None:
 
 
 def make_trainer(
-    config: TrainConfig, processes: Processes, device: torch.device, callbacks: list[pl.Callback]
+    config: TrainConfig,
+    processes: Processes,
+    device: torch.device,
+    callbacks: list[pl.Callback],
+    *,
+    partly_unused: bool = False,
 ) -> pl.Trainer:
-    """A trainer without any of the features that cost time in every step."""
+    """A trainer without any of the features that cost time in every step.
+
+    Args:
+        config: The run.
+        processes: This process among all.
+        device: Of this process.
+        callbacks: What happens around the steps.
+        partly_unused: Whether there are steps in which some weights get no gradient, as those of a head for
+            Hessians in a batch without one.
+    """
     distributed = processes.world_size > 1
     strategy: Any = "auto"
     if distributed:
         strategy = DDPStrategy(
-            find_unused_parameters=False,
+            find_unused_parameters=partly_unused,
             broadcast_buffers=False,
             process_group_backend="nccl" if device.type == "cuda" else "gloo",
         )
@@ -146,16 +162,22 @@ def conclude(
 ) -> dict[str, dict[str, float]]:
     """Errors of the best weights on every set of frames, written to model, report and terminal."""
     potential = load_potential(model_file, device=str(device), dtype=DTYPES[config.dtype])
-    fit_domain(
-        potential, packed.train.to(device), packed.valid.to(device), batch_size=config.valid_batch_size
-    )
+    if config.freeze == "none":  # else the model still is what its first training made it
+        fit_domain(
+            potential, packed.train.to(device), packed.valid.to(device), batch_size=config.valid_batch_size
+        )
     sets = {"train": packed.train, "valid": packed.valid, **packed.tests}
     results = {
         name: predict(
             potential,
             data.to(device),
             batch_size=config.valid_batch_size,
-            labels=Labels(energy=True, forces=True, stress=data.has_stress),
+            labels=Labels(
+                energy=True,
+                forces=True,
+                stress=data.has_stress,
+                hessian=potential.has_direct_hessian and data.has_hessians,
+            ),
             species=potential.species,
         )
         for name, data in sets.items()

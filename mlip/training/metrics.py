@@ -1,14 +1,16 @@
-"""Errors of energies, forces and stresses, accumulated batch by batch without leaving the device."""
+"""Errors of energies, forces, stresses and Hessians, accumulated batch by batch without leaving the device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from mlip.training import hessians
 from mlip.training.packed import Batch
 
 QUANTITIES = ("energy", "energy_per_atom", "forces", "stress")
@@ -17,16 +19,22 @@ QUANTITIES = ("energy", "energy_per_atom", "forces", "stress")
 class ErrorSums:
     """Sums of absolute and squared errors.
 
-    A label that is NaN does not count. Frame weights play no role here.
+    A label that is NaN does not count. Frame weights play no role here. Errors of a Hessian are means over its
+    elements; molecules then count alike.
 
     Args:
         species: Atomic numbers for which force errors are also kept apart; empty for none.
+        modes: Also compare eigenvalues, modes and frequencies of Hessians.
         device: Where the sums live.
     """
 
-    def __init__(self, species: Sequence[int] = (), *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, species: Sequence[int] = (), *, modes: bool = False, device: torch.device | str = "cpu"
+    ) -> None:
         self.species = tuple(species)
-        rows = len(QUANTITIES) + len(self.species)
+        self._modes = modes
+        self._first_hessian = len(QUANTITIES) + len(self.species)
+        rows = self._first_hessian + len(hessians.QUANTITIES)
         self._sums = torch.zeros(rows, 3, dtype=torch.float64, device=device)
         self._index = torch.full((120,), -1, dtype=torch.int64, device=device)
         for i, z in enumerate(self.species):
@@ -47,6 +55,21 @@ class ErrorSums:
             for i in range(len(self.species)):
                 mine = kinds == i
                 self._sums[len(QUANTITIES) + i] += _sums(errors["forces"][mine], batch.forces[mine])
+        if "hessian" in output:
+            self._add_hessians(output, batch)
+
+    def _add_hessians(self, output: Mapping[str, Tensor], batch: Batch) -> None:
+        which = output["hessian_of"]
+        matrices = hessians.split_matrices(output["hessian"], batch.graph.atoms_per_structure[which])
+        found = dict(zip(which.tolist(), matrices, strict=True))
+        for s, label in zip(batch.hessians.structures.tolist(), batch.hessians.matrices, strict=True):
+            if self._modes:
+                errors = hessians.differences(batch.structure(s), *(_numpy(h) for h in (found[s], label)))
+            else:
+                error = found[s] - label
+                errors = [(float(error.abs().mean()), float(error.square().mean()))]
+            rows = torch.tensor([(1.0, *pair) if pair[0] == pair[0] else (0.0, 0.0, 0.0) for pair in errors])
+            self._sums[self._first_hessian : self._first_hessian + len(rows)] += rows.to(self._sums)
 
     def reduce(self) -> None:
         """Add up the sums of all processes."""
@@ -59,12 +82,12 @@ class ErrorSums:
 
     def restore(self, state: Float[Tensor, "rows 3"]) -> None:
         """Continue from what ``state`` returned."""
-        self._sums.copy_(state)
+        self._sums[: len(state)].copy_(state)
 
     def result(self) -> dict[str, float]:
         """``<quantity>_rmse`` and ``<quantity>_mae`` of what was seen, also ``forces_rmse_<symbol>``.
 
-        eV, eV per atom, eV/Å, eV/Å³.
+        eV, eV per atom, eV/Å, eV/Å³; those of Hessians as `mlip.training.hessians.QUANTITIES` says.
         """
         out: dict[str, float] = {}
         names = [f"{name}_{{}}" for name in QUANTITIES]
@@ -72,6 +95,7 @@ class ErrorSums:
             from ase.data import chemical_symbols
 
             names += [f"forces_{{}}_{chemical_symbols[z]}" for z in self.species]
+        names += [f"{name}_{{}}" for name in hessians.QUANTITIES]
         for name, (count, absolute, squared) in zip(names, self._sums.tolist(), strict=True):
             if count > 0:
                 out[name.format("rmse")] = (squared / count) ** 0.5
@@ -83,3 +107,7 @@ def _sums(error: Tensor, label: Tensor) -> Float[Tensor, " 3"]:
     known = ~torch.isnan(label)
     value = torch.where(known, error, 0.0).double()
     return torch.stack([known.sum().double(), value.abs().sum(), value.square().sum()])
+
+
+def _numpy(matrix: Tensor) -> np.ndarray:
+    return matrix.detach().double().cpu().numpy()

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mlip.errors import InputError
 from mlip.potential import Potential
-from mlip.training.config import TrainConfig
+from mlip.training.config import TrainConfig, max_weight
+from mlip.training.data import hash_key
 from mlip.training.ema import ExponentialMovingAverage
 from mlip.training.evaluation import evaluate_errors
 from mlip.training.loader import BatchLoader
@@ -55,7 +56,8 @@ class TrainingModule(pl.LightningModule):
         self.automatic_optimization = False
         self.potential = potential
         self.config = config
-        self.labels = Labels.of(config.loss)
+        self.labels = Labels.of(config.loss, frozen=config.freeze == "backbone")
+        self._hvp = max_weight(config.loss.hvp) > 0
         self.sampler = EpochSampler(len(train), config.batch_size, config.seed, rank, world_size)
         self.ema = ExponentialMovingAverage(potential, config.ema)
         self.optimizer = make_optimizer(potential, config)
@@ -102,9 +104,16 @@ class TrainingModule(pl.LightningModule):
         """Forward, double backward, clip, step, average."""
         weights = Weights.at(self.config.loss, self.step / self.total_steps)
         output = self.potential(
-            batch.graph, forces=self.labels.forces, stress=self.labels.stress, create_graph=True
+            batch.graph,
+            forces=self.labels.forces,
+            stress=self.labels.stress,
+            hessian_of=self._hessian_of(batch),
+            create_graph=True,
         )
-        loss = batch_loss(output, batch, weights, self.config.loss)
+        if self._hvp:
+            output["displacement"] = torch.randn_like(batch.graph.positions)
+            output["hvp"] = self.potential.hvp(batch.graph, output["displacement"])
+        loss = batch_loss(output, batch, weights, self.config.loss, self.labels)
         self.optimizer.zero_grad()
         self.manual_backward(loss * self._world_size)
         if self.config.gradient_clip is not None:
@@ -119,6 +128,12 @@ class TrainingModule(pl.LightningModule):
             self._check_finite(loss)
         self.step += 1
         self.batches_done += 1
+
+    def _hessian_of(self, batch: Batch) -> Tensor | None:
+        """Structures whose Hessian the loss asks for."""
+        if self._hvp:
+            return torch.arange(batch.graph.num_structures, device=batch.graph.positions.device)
+        return batch.hessians.structures if self.labels.hessian else None
 
     def finish_epoch(self) -> None:
         """Validate with the averaged weights and note the errors of the epoch in ``row``."""
@@ -171,7 +186,11 @@ class TrainingModule(pl.LightningModule):
             (final_weight(loss.forces), "forces"),
             (final_weight(loss.stress), "stress"),
         )
-        value = sum(w * errors.get(f"{name}_{norm}", 0.0) ** power for w, name in terms if w > 0)
+        counted = [term for term in terms if getattr(self.labels, term[1].removesuffix("_per_atom"))]
+        value = sum(w * errors.get(f"{name}_{norm}", 0.0) ** power for w, name in counted)
+        hessian = final_weight(loss.hessian) or final_weight(loss.hessian_subspace) or final_weight(loss.hvp)
+        absolute = loss.hessian_form == "mae"
+        value += hessian * errors.get("hessian_mae" if absolute else "hessian_rmse", 0.0) ** (2 - absolute)
         return value if math.isfinite(value) else math.inf
 
     def _check_finite(self, value: Tensor) -> None:
@@ -188,7 +207,7 @@ class TrainingModule(pl.LightningModule):
         if self.batches_done:
             seconds += time.monotonic() - self._epoch_started
         return {
-            "data_hash": self.potential.metadata.get("data_hash", ""),
+            "data_hash": self.potential.metadata.get(hash_key(self.config), ""),
             "epoch": self.epoch,
             "batches_done": self.batches_done,
             "step": self.step,

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from mlip.errors import InputError
 from mlip.graph import AtomGraph
+from mlip.training.hessians import LOW_MODES, HessianLabels, bare_atoms, labels_of
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from mlip.datasets import Frame
 
 
@@ -30,6 +33,7 @@ class Batch:
         forces: eV/Å.
         stress: eV/Å³.
         weight: Weight of each structure in the loss.
+        hessians: Of the structures that have one.
         num_structures_in_step: Structures that share this optimiser step, over all processes.
         num_atoms_in_step: Atoms in them.
     """
@@ -39,13 +43,24 @@ class Batch:
     forces: Float[Tensor, "atoms 3"]
     stress: Float[Tensor, "structures 3 3"]
     weight: Float[Tensor, " structures"]
+    hessians: HessianLabels
     num_structures_in_step: int
     num_atoms_in_step: int
+
+    def structure(self, index: int) -> Atoms:
+        """One of the structures as ASE atoms."""
+        graph, mine = self.graph, self.graph.batch == index
+        return bare_atoms(
+            graph.atomic_numbers[mine].cpu().numpy(),
+            graph.positions[mine].double().cpu().numpy(),
+            graph.cell[index].double().cpu().numpy(),
+            graph.pbc[index].cpu().numpy(),
+        )
 
 
 @dataclass(frozen=True)
 class PackedFrames:
-    """Structures end to end: atoms of all, then edges of all, with offsets.
+    """Structures end to end: atoms of all, then edges of all, with offsets; Hessians of those that have one.
 
     Edges name atoms within their structure.
 
@@ -63,8 +78,12 @@ class PackedFrames:
     senders: Int[Tensor, " edges"]
     receivers: Int[Tensor, " edges"]
     shifts: Int[Tensor, "edges 3"]
+    hessian: Float[Tensor, " numbers"]
+    low_modes: Float[Tensor, "coordinates modes"]
     atom_counts: npt.NDArray[np.int64]
     edge_counts: npt.NDArray[np.int64]
+    hessian_sizes: npt.NDArray[np.int64]
+    """Coordinates of each structure that has a Hessian, 0 for the others."""
 
     @cached_property
     def atom_starts(self) -> npt.NDArray[np.int64]:
@@ -88,6 +107,11 @@ class PackedFrames:
     def has_stress(self) -> bool:
         """Whether there are stresses to compare with, and a cell everywhere to compute one."""
         return bool(self.stress.isfinite().any()) and bool((torch.linalg.det(self.cell) != 0).all())
+
+    @property
+    def has_hessians(self) -> bool:
+        """Whether there are Hessians to compare with."""
+        return bool(self.hessian_sizes.any())
 
     def to(self, device: torch.device | str) -> PackedFrames:
         """The same data on another device."""
@@ -134,9 +158,33 @@ class PackedFrames:
             forces=self.forces[atoms],
             stress=self.stress[which],
             weight=weight if counted else torch.zeros_like(weight),
+            hessians=self._hessians(frames, step),
             num_structures_in_step=len(step),
             num_atoms_in_step=int(self.atom_counts[step].sum()),
         )
+
+    def _hessians(self, frames: npt.NDArray[np.int64], step: npt.NDArray[np.int64]) -> HessianLabels:
+        labelled = np.flatnonzero(self.hessian_sizes[frames])
+        matrices, modes = [], []
+        for frame in frames[labelled]:
+            size = int(self.hessian_sizes[frame])
+            start, row = int(self._hessian_starts[frame]), int(self._mode_starts[frame])
+            matrices.append(self.hessian[start : start + size * size].view(size, size))
+            modes.append(self.low_modes[row : row + size])
+        return HessianLabels(
+            structures=torch.from_numpy(labelled).to(self.device),
+            matrices=matrices,
+            low_modes=modes,
+            num_in_step=int(np.count_nonzero(self.hessian_sizes[step])),
+        )
+
+    @cached_property
+    def _hessian_starts(self) -> npt.NDArray[np.int64]:
+        return np.cumsum(self.hessian_sizes**2) - self.hessian_sizes**2
+
+    @cached_property
+    def _mode_starts(self) -> npt.NDArray[np.int64]:
+        return np.cumsum(self.hessian_sizes) - self.hessian_sizes
 
     def _spans(
         self, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
@@ -183,8 +231,11 @@ def pack(frames: Sequence[Frame], cutoff: float, *, dtype: torch.dtype, source: 
         senders=long("senders", torch.int32),
         receivers=long("receivers", torch.int32),
         shifts=shifts.to(torch.int8 if reach < 128 else torch.int16),
+        hessian=long("hessian", dtype),
+        low_modes=long("low_modes", dtype),
         atom_counts=np.array([len(part["positions"]) for part in parts], dtype=np.int64),
         edge_counts=np.array([len(part["senders"]) for part in parts], dtype=np.int64),
+        hessian_sizes=np.array([len(part["low_modes"]) for part in parts], dtype=np.int64),
     )
 
 
@@ -199,6 +250,8 @@ def _one(frame: Frame, cutoff: float, name: str) -> dict[str, npt.NDArray[np.gen
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     missing = np.full((len(frame), 3), np.nan)
+    none = np.zeros((0, 0)), np.zeros((0, LOW_MODES))
+    hessian, low_modes = none if frame.hessian is None else labels_of(frame)
     return {
         "positions": graph.positions.numpy(),
         "atomic_numbers": frame.atomic_numbers,
@@ -208,6 +261,8 @@ def _one(frame: Frame, cutoff: float, name: str) -> dict[str, npt.NDArray[np.gen
         "energy": np.array([np.nan if frame.energy is None else frame.energy]),
         "stress": np.full((1, 3, 3), np.nan) if frame.stress is None else frame.stress[None],
         "weight": np.array([frame.weight]),
+        "hessian": hessian.ravel(),
+        "low_modes": low_modes,
         "senders": graph.senders.numpy().astype(np.int32),
         "receivers": graph.receivers.numpy().astype(np.int32),
         "shifts": graph.shifts.numpy().astype(np.int16),

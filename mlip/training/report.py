@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = (
-    ("energy", "E RMSE", "meV"),
-    ("energy_per_atom", "E/atom RMSE", "meV"),
-    ("forces", "F RMSE", "meV/Å"),
-    ("stress", "stress RMSE", "meV/Å³"),
+    ("energy", "E RMSE", "meV", 1000.0),
+    ("energy_per_atom", "E/atom RMSE", "meV", 1000.0),
+    ("forces", "F RMSE", "meV/Å", 1000.0),
+    ("stress", "stress RMSE", "meV/Å³", 1000.0),
+    ("hessian", "Hessian RMSE", "meV/Å²", 1000.0),
+    ("lowest_eigenvalue", "lowest eigenvalue RMSE", "meV/Å²/amu", 1000.0),
+    ("lowest_mode_overlap", "lowest mode 1-|cos|", "1e-3", 1000.0),
+    ("frequency", "frequency RMSE", "cm⁻¹", 1.0),
+    ("zero_point_energy", "ZPE RMSE", "meV", 1000.0),
 )
+"""Quantity, title, unit in the table, and that unit in the package's."""
 MOST_POINTS = 50_000
 """Points drawn in a parity plot; of more, every n-th is drawn. Errors are always of all."""
 
@@ -57,14 +63,16 @@ def write_report(
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Errors as a table: one row per set of frames, RMSE with the MAE in brackets, in thousandths of eV."""
+    """Errors as a table: one row per set of frames, RMSE with the MAE in brackets."""
     present = [c for c in COLUMNS if any(f"{c[0]}_rmse" in m for m in metrics.values())]
-    rows = [["", *(title for _, title, _ in present)], ["", *(f"(MAE) {unit}" for _, _, unit in present)]]
+    rows = [["", *(c[1] for c in present)], ["", *(f"(MAE) {c[2]}" for c in present)]]
     for name, errors in metrics.items():
         row = [name]
-        for key, _, _ in present:
+        for key, _, _, factor in present:
             value, mean = errors.get(f"{key}_rmse"), errors.get(f"{key}_mae")
-            row.append("-" if value is None or mean is None else f"{1000 * value:.4g} ({1000 * mean:.4g})")
+            row.append(
+                "-" if value is None or mean is None else f"{factor * value:.4g} ({factor * mean:.4g})"
+            )
         rows.append(row)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
@@ -106,16 +114,16 @@ def parity_plots(
 def learning_curves(path: Path, history: Sequence[Mapping[str, float]]) -> Path:
     """Errors of training and validation frames against the epoch, logarithmic."""
     shown = [
-        (key, title, unit)
-        for key, title, unit in COLUMNS[1:]
+        (key, title, unit, factor)
+        for key, title, unit, factor in COLUMNS[1:]
         if any(f"{side}_{key}_rmse" in row for row in history for side in ("train", "valid"))
     ]
     figure = _figure(4.2 * max(1, len(shown)), 3.6)
-    for i, (key, title, unit) in enumerate(shown):
+    for i, (key, title, unit, factor) in enumerate(shown):
         axes: Axes = figure.add_subplot(1, len(shown), i + 1)
         for side in ("train", "valid"):
             rows = [
-                (row["epoch"], 1000 * row[f"{side}_{key}_rmse"])
+                (row["epoch"], factor * row[f"{side}_{key}_rmse"])
                 for row in history
                 if f"{side}_{key}_rmse" in row
             ]

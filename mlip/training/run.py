@@ -8,14 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
 from mlip.errors import InputError
-from mlip.training.build import check_model, make_potential
-from mlip.training.config import TrainConfig, dump
+from mlip.potential import Potential
+from mlip.training.build import check_head, check_model, continue_potential, initial_cutoff, make_potential
+from mlip.training.config import TrainConfig, dump, max_weight
 from mlip.training.config_file import check_same_run
-from mlip.training.data import TrainingFrames, check_species, data_hash, read_training_frames
+from mlip.training.data import (
+    TrainingFrames,
+    check_species,
+    data_hash,
+    hash_key,
+    read_training_frames,
+)
 from mlip.training.loss import Labels
 from mlip.training.packed import PackedFrames, pack
 from mlip.training.references import collect_species, measure, reference_energies
@@ -109,8 +117,10 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
     if resume:
         state, started_with = load_state(last)
         check_same_run(config, started_with)
-    labels = Labels.of(config.loss)
-    frames = read_training_frames(config.data, labels, say)
+    frozen = config.freeze == "backbone"
+    labels = Labels.of(config.loss, frozen=frozen)
+    no_use = frozen and max_weight(config.loss.hvp) == 0  # of frames without a Hessian
+    frames = read_training_frames(config.data, labels, say, hessians_only=no_use)
     species = collect_species(frames.train, config.data.species)
     for name, part in {"validation": frames.valid, **frames.tests}.items():
         check_species(part, species, name)
@@ -120,16 +130,16 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
             "the training frames are not those that the run was started with (the hashes differ); "
             "restore the data, or start a new run in another `output` folder"
         )
-    e0s = reference_energies(config.e0s, species, frames.train, frames.isolated)
-    packed = pack_all(frames, config)
-    statistics = measure(packed.train, e0s)
-    say(
-        f"{len(packed.train)} training, {len(packed.valid)} validation frames; "
-        f"{statistics.avg_num_neighbors:.1f} neighbours; force scale {statistics.energy_scale:.3g} eV/Å"
-    )
+    packed = pack_all(frames, config, initial_cutoff(config))
     torch.manual_seed(config.seed)
-    potential = make_potential(config, species=species, e0s=e0s, statistics=statistics)
-    potential.metadata["data_hash"] = digest
+    if config.init is not None:
+        potential = continue_potential(config, species)
+    else:
+        e0s = reference_energies(config.e0s, species, frames.train, frames.isolated)
+        potential = make_potential(config, species=species, e0s=e0s, statistics=measure(packed.train, e0s))
+    check_head(config, potential)
+    say(describe(packed, potential))
+    potential.metadata[hash_key(config)] = digest
     potential.to(device)
     if state is not None:
         _restore_random(last)
@@ -139,16 +149,25 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
     return fit(config, potential, packed, state=state, processes=processes, device=device, say=say)
 
 
-def pack_all(frames: TrainingFrames, config: TrainConfig) -> PackedSets:
+def pack_all(frames: TrainingFrames, config: TrainConfig, cutoff: float) -> PackedSets:
     """Neighbour lists of all frames."""
     dtype = DTYPES[config.dtype]
     return PackedSets(
-        train=pack(frames.train, config.cutoff, dtype=dtype, source="training frames"),
-        valid=pack(frames.valid, config.cutoff, dtype=dtype, source="validation frames"),
-        tests={
-            name: pack(part, config.cutoff, dtype=dtype, source=name) for name, part in frames.tests.items()
-        },
+        train=pack(frames.train, cutoff, dtype=dtype, source="training frames"),
+        valid=pack(frames.valid, cutoff, dtype=dtype, source="validation frames"),
+        tests={name: pack(part, cutoff, dtype=dtype, source=name) for name, part in frames.tests.items()},
     )
+
+
+def describe(packed: PackedSets, potential: Potential) -> str:
+    """What is learned from, in a line."""
+    config = potential.model.config
+    line = (
+        f"{len(packed.train)} training, {len(packed.valid)} validation frames; "
+        f"{config.avg_num_neighbors:.1f} neighbours; force scale {config.energy_scale:.3g} eV/Å"
+    )
+    hessians = [int(np.count_nonzero(part.hessian_sizes)) for part in (packed.train, packed.valid)]
+    return line + (f"; Hessians of {hessians[0]} and {hessians[1]} of them" if any(hessians) else "")
 
 
 def resolve_device(name: str, processes: Processes) -> torch.device:
