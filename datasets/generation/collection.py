@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlip.datasets.generation.labelling import Labeller, LabelError, hessian
+from mlip.datasets.generation.labelling import LabelError, Labeller, hessian
 from mlip.datasets.generation.relaxation import Labelled, kept
 from mlip.datasets.generation.topology import Array, distances
 
@@ -62,7 +62,7 @@ class Collector:
     def add_path(
         self, path: list[Labelled], count: int, *, kinds: tuple[str, str, str], reaction: str = ""
     ) -> int | None:
-        """Keep `count` structures of a trajectory; `kinds` are those of the first, the others and the last one.
+        """Keep `count` structures of a trajectory; `kinds`: of the first, the ones between, the last.
 
         Returns:
             Index of the last one.

@@ -1,7 +1,8 @@
 """Constitutions of neutral closed-shell organic molecules, grown atom by atom under valence rules.
 
-`enumerate_small` lists all sensible ones of C, N and O up to a size, `sample_larger` draws a random sample by mutation,
-in which F, P, S and Cl take part. Molecules are SMILES without stereo marks; the same arguments give the same list.
+`enumerate_small` lists all sensible ones of C, N and O up to a size, `sample_larger` draws a random sample by
+mutation, in which F, P, S and Cl take part. Molecules are SMILES without stereo marks. The same arguments
+give the same list.
 """
 
 from __future__ import annotations
@@ -156,8 +157,8 @@ def sample_larger(
     """A random sample of sensible molecules by mutation of the seeds, `quota[n]` of them with n heavy atoms.
 
     Args:
-        seeds: SMILES to begin with; none of them is returned. Three in four mutations start from them, so that common
-            rings and groups stay common, the others from what was found.
+        seeds: SMILES to begin with; none of them is returned. Seven in eight mutations start from them, so
+            that common rings and groups stay common, the others from what was found.
         substituents: SMILES of groups to attach, by their first atom.
         quota: Fewer come out where mutation does not find enough in 3,000 attempts each.
         seed: Of the random numbers.

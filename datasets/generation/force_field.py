@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +40,17 @@ def parse(smiles: str) -> Mol:
     return mol
 
 
+@contextmanager
+def _rejecting(what: str) -> Iterator[None]:
+    """What RDKit's C++ code refuses rejects the molecule, not the run."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, Rejected):
+            raise
+        raise Rejected(f"{what}: RDKit failed") from error
+
+
 def embed(mol: Mol, conformers: int, seed: int) -> tuple[Mol, list[Array]]:
     """ETKDG conformers with explicit hydrogens, relaxed with MMFF94 where it has parameters.
 
@@ -48,23 +60,29 @@ def embed(mol: Mol, conformers: int, seed: int) -> tuple[Mol, list[Array]]:
     Source: Riniker and Landrum 2015, doi:10.1021/acs.jcim.5b00654 (ETKDG).
     """
     from rdkit import Chem
-    from rdkit.Chem import AllChem
 
     full = Chem.AddHs(mol)
     if full.GetNumAtoms() == 1:
         return full, [np.zeros((1, 3))]
-    parameters = AllChem.ETKDGv3()
+    with _rejecting("conformers"):
+        return full, _conformers(full, conformers, seed)
+
+
+def _conformers(full: Mol, conformers: int, seed: int) -> list[Array]:
+    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+    parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = seed
     parameters.maxIterations = 200
-    ids = list(AllChem.EmbedMultipleConfs(full, conformers, parameters))
+    ids = list(rdDistGeom.EmbedMultipleConfs(full, conformers, parameters))
     if not ids:
         parameters.useRandomCoords = True
-        ids = list(AllChem.EmbedMultipleConfs(full, conformers, parameters))
+        ids = list(rdDistGeom.EmbedMultipleConfs(full, conformers, parameters))
     if not ids:
         raise Rejected("no conformer")
-    if AllChem.MMFFHasAllMoleculeParams(full):
-        AllChem.MMFFOptimizeMoleculeConfs(full, maxIters=200)
-    return full, [np.array(full.GetConformer(i).GetPositions()) for i in ids]
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
+        rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(full, maxIters=200)
+    return [np.array(full.GetConformer(i).GetPositions()) for i in ids]
 
 
 class ForceField:
@@ -98,7 +116,7 @@ class _Part:
 
     def __init__(self, mol: Mol) -> None:
         from rdkit import Chem
-        from rdkit.Chem import AllChem
+        from rdkit.Chem import rdForceFieldHelpers
 
         self.size = mol.GetNumAtoms()
         self._mol = Chem.Mol(mol)
@@ -106,15 +124,16 @@ class _Part:
         conformer = Chem.Conformer(self.size)
         conformer.SetPositions(np.arange(3.0 * self.size).reshape(-1, 3))
         self._mol.AddConformer(conformer)
-        if AllChem.MMFFHasAllMoleculeParams(self._mol):
-            properties = AllChem.MMFFGetMoleculeProperties(self._mol)
-            self._field = AllChem.MMFFGetMoleculeForceField(self._mol, properties)
-        elif AllChem.UFFHasAllMoleculeParams(self._mol):
-            # all pairs count, though none is near in the placeholder geometry
-            self._field = AllChem.UFFGetMoleculeForceField(self._mol, vdwThresh=1e6)
-        else:
-            raise Rejected("no force field")
-        self._field.Initialize()
+        with _rejecting("force field"):
+            if rdForceFieldHelpers.MMFFHasAllMoleculeParams(self._mol):
+                properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(self._mol)
+                self._field = rdForceFieldHelpers.MMFFGetMoleculeForceField(self._mol, properties)
+            elif rdForceFieldHelpers.UFFHasAllMoleculeParams(self._mol):
+                # all pairs count, though none is near in the placeholder geometry
+                self._field = rdForceFieldHelpers.UFFGetMoleculeForceField(self._mol, vdwThresh=1e6)
+            else:
+                raise Rejected("no force field")
+            self._field.Initialize()
 
     def hessian(self, positions: Array, step: float) -> Array:
         out = np.empty((positions.size, positions.size))
@@ -125,7 +144,7 @@ class _Part:
         return 0.5 * (out + out.T) * _KCAL_PER_MOL
 
     def _gradient(self, positions: Array) -> Array:
-        """kcal/mol/Å. `CalcGrad` alone takes distances of the last geometry from a cache; `CalcEnergy` renews it."""
+        """kcal/mol/Å. `CalcGrad` alone takes distances cached before; `CalcEnergy` renews these."""
         flat = positions.tolist()
         self._field.CalcEnergy(flat)
         return np.array(self._field.CalcGrad(flat))
@@ -133,5 +152,6 @@ class _Part:
     def minimised(self, positions: Array, steps: int) -> Array:
         conformer = self._mol.GetConformer()
         conformer.SetPositions(np.ascontiguousarray(positions))
-        self._field.Minimize(maxIts=steps)
+        with _rejecting("force field"):
+            self._field.Minimize(maxIts=steps)
         return np.array(conformer.GetPositions())

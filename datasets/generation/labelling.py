@@ -18,6 +18,9 @@ SCF_ACCURACY = 0.1
 """On tblite's scale, where 1 is its default; forces then agree with tighter settings to 1e-4 eV/Å."""
 
 
+_LARGEST = 86  # radon, the last element that GFN2-xTB has parameters for
+
+
 class LabelError(RuntimeError):
     """No label for this geometry: the self-consistent field did not converge, or numbers are not finite."""
 
@@ -46,8 +49,9 @@ MakeLabeller = Callable[[Particles], Labeller]
 
 
 class TBLite:
-    """GFN2-xTB, at tblite's electronic temperature of 300 K; the energy contains the entropy term, as the forces
-    demand. `near` starts from the charges of the last call.
+    """GFN2-xTB, at tblite's electronic temperature of 300 K.
+
+    The energy contains the entropy term, as the forces demand. `near` starts from the last call's charges.
 
     Source: Bannwarth, Ehlert and Grimme 2019, doi:10.1021/acs.jctc.8b01176.
     """
@@ -60,6 +64,8 @@ class TBLite:
         except ModuleNotFoundError:
             raise InputError('labels by GFN2-xTB need tblite: pip install "polyad[labels]"') from None
         numbers = particles.numbers
+        if numbers.max() > _LARGEST:
+            raise InputError(f"GFN2-xTB knows the elements up to Z = {_LARGEST}, not Z = {numbers.max()}")
         spread = np.arange(3.0 * len(numbers)).reshape(-1, 3)  # replaced at the first call
         charge, unpaired = float(particles.charge), particles.spin - 1
         self._calculator = Calculator("GFN2-xTB", numbers, spread, charge=charge, uhf=unpaired)

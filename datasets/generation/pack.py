@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlip.datasets.frames import Frame
-from mlip.datasets.generation.shards import SHARD, read_plan
+from mlip.datasets.generation.shards import num_shards, read_plan
 from mlip.datasets.h5_writer import H5Writer
 from mlip.errors import InputError
 
@@ -45,7 +45,8 @@ class PartSummary:
             self.groups.add(frame.group)
             self.elements.update(frame.atomic_numbers.tolist())
             self.hessians += frame.hessian is not None
-            self.force_squares += float(np.sum(np.square(frame.forces)))
+            if frame.forces is not None:
+                self.force_squares += float(np.sum(np.square(frame.forces)))
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -84,7 +85,7 @@ def pack(folder: Path, out: Path | None = None) -> dict[str, Any]:
     shards = sorted((folder / "shards").glob("*.npz"))
     if not shards:
         raise InputError(f"{folder / 'shards'}: there are no shards yet")
-    planned = -(-len(plan["sources"]) // SHARD)
+    planned = num_shards(plan)
     versions = ", ".join(f"{k} {v}" for k, v in plan["versions"].items())
     attributes = {
         "level_of_theory": plan["level_of_theory"],

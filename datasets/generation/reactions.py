@@ -1,4 +1,4 @@
-"""Reacting geometries: hydrogen shifts, interpolated and refined paths, and pairs of atoms to push together."""
+"""Reacting geometries: hydrogen shifts, interpolated and refined paths, pairs of atoms to push together."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SHIFTS = (
     "[#1:1][#6,#7,#8,#16;!+;!-:2]-[*:3]=[#6,#7,#8,#16;!+;!-:4]",
     "[#1:1][#6,#7,#8,#16;!+;!-:2]-[*:3]=[*:5]-[*:6]=[#6,#7,#8,#16;!+;!-:4]",
 )
-"""1,3 and 1,5 shifts of hydrogen along alternating single and double bonds; Kekulé structures."""
+"""1,3 and 1,5 shifts of hydrogen along alternating single and double bonds of one Kekulé structure."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """A hydrogen that moves from donor to acceptor, and the molecule that results, of the same order of atoms."""
+    """A hydrogen that moves from donor to acceptor; the product has its atoms in the same order."""
 
     hydrogen: int
     donor: int
@@ -61,7 +61,7 @@ def hydrogen_shifts(mol: Mol) -> Iterator[Shift]:
 
 
 def shifted_geometry(shift: Shift, positions: Array, rng: np.random.Generator) -> Array:
-    """The product near the geometry of the reactant: the hydrogen is set at the acceptor, a force field does the rest.
+    """The product near the geometry of the reactant: the hydrogen set at the acceptor, then a force field.
 
     Raises:
         Rejected: There is no force field for the product.
@@ -83,8 +83,8 @@ def shifted_geometry(shift: Shift, positions: Array, rng: np.random.Generator) -
 def interpolated(numbers: Indices, reactant: Array, product: Array, images: int) -> list[Array]:
     """Images between two geometries, ends left out, whose interatomic distances go over evenly.
 
-    Every image minimises Σ (d − d₀)² / d₀⁴ with d₀ the interpolated distances: the image-dependent pair potential,
-    without springs. The product is turned onto the reactant before. Source: Smidstrup et al. 2014,
+    Every image minimises Σ (d − d₀)² / d₀⁴ with d₀ the interpolated distances: the image-dependent pair
+    potential, without springs. The product is turned onto the reactant before. Source: Smidstrup et al. 2014,
     doi:10.1063/1.4878664.
     """
     from scipy.optimize import minimize
@@ -166,8 +166,8 @@ def random_push(rng: np.random.Generator, topology: Topology, positions: Array, 
         rng: Random numbers.
         topology: Bonds.
         positions: (N, 3), Å.
-        between: Atoms up to this index belong to one molecule and the others to another: only pairs across are drawn
-            together. 0 for any pair.
+        between: Atoms up to this index belong to one molecule and the others to another: only pairs across
+            are drawn together. 0 for any pair.
 
     Raises:
         Rejected: There is no pair to push.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from mlip.datasets.generation.sampling import (
     twisted,
 )
 from mlip.datasets.generation.topology import Array, Topology, bond_ratio, distances
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
 
 RELAX_STEPS = 150
 _RELAXATION = ("start", "relaxation", "minimum")
@@ -79,8 +82,8 @@ class Source:
         group: Frames of one group never part in a split.
         split: File that the frames go to.
         smiles: Of a molecule, or of several with dots; "" with `structures`.
-        structures: Geometries: one, or reactant and product of the same atoms in the same order. Each has `numbers`,
-            `positions` (Å), and may have `charge` and `spin`.
+        structures: Geometries: one, or reactant and product of the same atoms in the same order. Each has
+            `numbers`, `positions` (Å), and may have `charge` and `spin`.
         amounts: How many frames of each kind.
     """
 
@@ -90,6 +93,19 @@ class Source:
     smiles: str = ""
     structures: list[dict[str, Any]] = field(default_factory=list)
     amounts: Amounts = field(default_factory=Amounts)
+
+
+def elements_of(source: Source) -> set[int]:
+    """Atomic numbers that occur.
+
+    Raises:
+        InputError: The SMILES cannot be read.
+    """
+    out = {int(z) for structure in source.structures for z in structure["numbers"]}
+    if source.smiles:
+        atoms = list(parse(source.smiles).GetAtoms())
+        out |= {a.GetAtomicNum() for a in atoms} | ({1} if any(a.GetTotalNumHs() for a in atoms) else set())
+    return out
 
 
 def make_frames(source: Source, make_labeller: MakeLabeller, *, seed: int) -> tuple[Particles, Collector]:
@@ -117,14 +133,14 @@ class _Case:
     """A molecule or complex at work: its topology, force field, frames and minima so far."""
 
     topology: Topology
-    field: ForceField | None
+    force_field: ForceField | None
     out: Collector
     rng: np.random.Generator
     minima: list[Array] = field(default_factory=list)
     indices: list[int | None] = field(default_factory=list)
 
     def guess(self, positions: Array) -> Array | None:
-        return None if self.field is None else self.field.hessian(positions)
+        return None if self.force_field is None else self.force_field.hessian(positions)
 
     def anywhere(self) -> Array:
         return self.minima[int(self.rng.integers(len(self.minima)))]
@@ -149,16 +165,16 @@ def _molecule(
     amounts = source.amounts
     if source.structures:
         particles, starts = _given(source)
-        topology, mol, field_ = Topology.of_geometry(particles.numbers, starts[0]), None, None
+        topology, mol, force_field = Topology.of_geometry(particles.numbers, starts[0]), None, None
     else:
         from rdkit.Chem.rdMolDescriptors import CalcNumRotatableBonds
 
         parsed = parse(source.smiles)
         count = amounts.conformers if CalcNumRotatableBonds(parsed) else 1
         mol, starts = embed(parsed, count, int(rng.integers(2**31 - 1)))
-        topology, field_ = Topology.of_mol(mol), ForceField([mol])
-        particles = Particles(topology.numbers, charge=sum(a.GetFormalCharge() for a in mol.GetAtoms()))
-    case = _Case(topology, field_, Collector(make_labeller(particles)), rng)
+        topology, force_field = Topology.of_mol(mol), _force_field([mol])
+        particles = _particles([mol])
+    case = _Case(topology, force_field, Collector(make_labeller(particles)), rng)
     for k, start in enumerate(starts):
         if not case.relax(start, amounts.relaxation) and k == 0:
             raise Rejected("bonds changed in the relaxation")
@@ -170,6 +186,24 @@ def _molecule(
             _shifts(case, mol, amounts)
         _add_hessians(case, amounts.hessians)
     return particles, case.out
+
+
+def _force_field(mols: list[Mol]) -> ForceField | None:
+    """None where there are no parameters: relaxations take longer then, thermal samples need a Hessian."""
+    try:
+        return ForceField(mols)
+    except Rejected:
+        return None
+
+
+def _particles(mols: list[Mol]) -> Particles:
+    """Of molecules side by side, unpaired electrons parallel."""
+    atoms = [a for mol in mols for a in mol.GetAtoms()]
+    return Particles(
+        np.array([a.GetAtomicNum() for a in atoms], dtype=np.int64),
+        charge=sum(a.GetFormalCharge() for a in atoms),
+        spin=1 + sum(a.GetNumRadicalElectrons() for a in atoms),
+    )
 
 
 def _given(source: Source) -> tuple[Particles, list[Array]]:
@@ -209,7 +243,7 @@ def _scatter(case: _Case, amounts: Amounts) -> None:
 
 
 def _curvature(case: _Case) -> Array:
-    """Second derivatives at the first minimum: of the force field, or without one of the labels themselves."""
+    """Second derivatives at the first minimum: of the force field, or without one of the labels."""
     minimum = case.minima[0]
     guess = case.guess(minimum)
     return hessian(case.out.label, minimum) if guess is None else guess
@@ -289,19 +323,17 @@ def _complex(
     source: Source, make_labeller: MakeLabeller, rng: np.random.Generator
 ) -> tuple[Particles, Collector]:
     """Molecules side by side: placements from tight to loose, relaxations, pulled apart, pushed together."""
-    amounts, parts, mols = source.amounts, [], []
+    amounts, bodies, mols = source.amounts, [], []
     for smiles in source.smiles.split("."):
-        mol, conformers = embed(parse(smiles), 1, int(rng.integers(2**31 - 1)))
-        own = Topology.of_mol(mol)
-        charge = sum(a.GetFormalCharge() for a in mol.GetAtoms())
-        label, start = make_labeller(Particles(own.numbers, charge)), conformers[0]
-        path, _ = relax(label, start, steps=60, guess=ForceField([mol]).hessian(start), fmax=0.1)
-        parts.append((own, path[-1].positions, charge))
+        mol, (start,) = embed(parse(smiles), 1, int(rng.integers(2**31 - 1)))
+        field, alone = _force_field([mol]), _particles([mol])
+        guess = None if field is None else field.hessian(start)
+        path, _ = relax(make_labeller(alone), start, steps=60, guess=guess, fmax=0.1)
+        bodies.append((alone.numbers, path[-1].positions))
         mols.append(mol)
-    topology = Topology.joined([p[0] for p in parts])
-    particles = Particles(topology.numbers, charge=sum(p[2] for p in parts))
-    case = _Case(topology, ForceField(mols), Collector(make_labeller(particles)), rng)
-    out, bodies = case.out, [(p[0].numbers, p[1]) for p in parts]
+    topology, particles = Topology.joined([Topology.of_mol(m) for m in mols]), _particles(mols)
+    case = _Case(topology, _force_field(mols), Collector(make_labeller(particles)), rng)
+    out = case.out
     for contact in np.linspace(0.55, 1.5, amounts.placed):
         geometry = placed(rng, bodies, float(contact))
         out.add(Note("placed"), geometry + rng.normal(scale=0.03, size=geometry.shape))

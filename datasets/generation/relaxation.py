@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlip.datasets.generation.labelling import Labeller, LabelError
+from mlip.datasets.generation.labelling import LabelError, Labeller
 from mlip.datasets.generation.topology import Array, Indices
 
 FMAX = 0.02
@@ -30,8 +30,8 @@ class Labelled:
 class Push:
     """A constant force (eV/Å) that draws two atoms together, or apart if negative.
 
-    It ends, with the relaxation, where their distance leaves `limits` (Å). This is the idea of artificial force
-    induced reactions, with a constant force. Source: Maeda and Morokuma 2010, doi:10.1063/1.3457903.
+    It ends, with the relaxation, where their distance leaves `limits` (Å). This is the idea of artificial
+    force induced reactions, with a constant force. Source: Maeda and Morokuma 2010, doi:10.1063/1.3457903.
     """
 
     first: int
@@ -67,7 +67,8 @@ def relax(
     """
     curvature = np.eye(positions.size) * 70.0 if guess is None else positive(guess)
     path: list[Labelled] = []
-    x, old_x, old_g = positions.ravel().copy(), None, None
+    x = positions.ravel().copy()
+    last: tuple[Array, Array] | None = None
     for _ in range(steps + 1):
         try:
             energy, forces = label(x.reshape(-1, 3), near=bool(path))
@@ -81,9 +82,9 @@ def relax(
             return path, False
         if np.linalg.norm(gradient.reshape(-1, 3), axis=1).max() < fmax:
             return path, True
-        if old_x is not None:
-            curvature = _updated(curvature, x - old_x, gradient - old_g)
-        old_x, old_g = x.copy(), gradient
+        if last is not None:
+            curvature = _updated(curvature, x - last[0], gradient - last[1])
+        last = x, gradient
         x = x + _step(curvature, gradient)
     return path, False
 
@@ -123,7 +124,7 @@ def _pushing(push: Push | None, positions: Array) -> Array:
 
 
 def kept(length: int, count: int) -> Indices:
-    """Indices of `count` structures of a path, first and last always; denser where it moves fast, at the start."""
+    """Indices of `count` structures of a path: first, last, and more where it moves fast, at the start."""
     if length <= count:
         return np.arange(length)
     return np.unique(np.round((length - 1) * np.linspace(0, 1, count) ** 1.5).astype(np.int64))

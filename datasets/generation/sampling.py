@@ -131,7 +131,7 @@ def rotated(points: Array, axis: Array, angle: float) -> Array:
 def placed(rng: Generator, parts: Sequence[tuple[Indices, Array]], contact: float) -> Array:
     """Molecules at random orientations, brought together from random directions.
 
-    Each stops where one of its atoms comes within `contact` times the sum of van der Waals radii of a placed one.
+    Each stops where an atom of it is within `contact` times the sum of van der Waals radii of a placed one.
     """
     from ase.data import vdw_radii
 

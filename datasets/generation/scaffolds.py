@@ -1,4 +1,4 @@
-"""Groups of molecules that must not part in a split, and a split that does not depend on what else there is."""
+"""Groups of molecules that stay together in a split, and a split that depends on nothing else in the set."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ORDER = ("train", "valid", "test")
 
 
 def scaffold_of(smiles: str) -> str:
-    """Bemis–Murcko scaffold of a molecule with rings, `acyclic:` and the constitution without, where tautomers by mobile
-    hydrogens count as the same.
+    """Bemis–Murcko scaffold of a molecule with rings; `acyclic:` and the constitution of one without.
 
+    Acyclic tautomers that differ in mobile hydrogens alone count as the same.
     Source: Bemis and Murcko 1996, doi:10.1021/jm9602928; constitution: first block of the InChIKey.
     """
     mol = Chem.MolFromSmiles(smiles)
@@ -30,8 +30,8 @@ def split_of(
 ) -> str | None:
     """The part that a molecule belongs to, by a hash of its scaffold; "train" for what no other part gets.
 
-    Of several molecules (dots), the part furthest from training counts: none of its frames may be trained on. None
-    where one molecule is in `valid` and another in `test`.
+    Of several molecules (dots), the part furthest from training counts: none of its frames may be trained on.
+    None where one molecule is in `valid` and another in `test`.
 
     Args:
         smiles: Molecule or molecules.

@@ -1,16 +1,18 @@
 """A run: a plan of sources, and files of labelled frames that appear one by one, each complete.
 
-A folder holds `plan.json` (sources, seed, versions) and `shards/00000.npz`, ... A shard appears under its name only when
-it is whole, so a run may be stopped at any moment and repeated: what is there is not made again. The numbers of a
-frame depend on seed, source and versions alone, not on processes or order.
+A folder holds `plan.json` (sources, seed, versions) and `shards/00000.npz`, ... A shard appears under its
+name only when it is whole, so a run may be stopped at any moment and repeated: what is there is not made
+again. The numbers of a frame depend on seed, source and versions alone, not on processes or order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +33,7 @@ SHARD = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """After one more shard: shards done and in all, and what was made and dropped since the start of this call."""
+    """After one more shard: shards done and in all, and what this call has made and dropped so far."""
 
     done: int
     total: int
@@ -47,10 +49,11 @@ class _Job:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that decides the numbers."""
+    """Of everything that decides the numbers; `generation` is a fingerprint of the code in this folder."""
     import mlip
 
-    out = {"polyad": mlip.__version__}
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    out = {"polyad": str(mlip.__version__), "generation": hashlib.sha256(code).hexdigest()[:12]}
     for name in ("tblite", "rdkit", "ase", "numpy", "scipy"):
         try:
             out[name] = version(name)
@@ -62,7 +65,7 @@ def versions() -> dict[str, str]:
 def make_plan(
     sources: Sequence[Source], *, seed: int, level_of_theory: str, licence: str = "", about: str = ""
 ) -> dict[str, Any]:
-    """What a run is to make, as JSON holds it. Sources are shuffled, so that the first shards are a random subset.
+    """What a run is to make, as JSON holds it. Sources are shuffled: the first shards are a random subset.
 
     Raises:
         InputError: There are no sources, or two of one name.
@@ -99,7 +102,7 @@ def write_plan(folder: Path, plan: dict[str, Any]) -> None:
         changed = sorted(k for k in plan if plan[k] != there.get(k))
         if changed:
             raise InputError(
-                f"{folder}: holds a run with other {', '.join(changed)}: give another folder, or empty this one"
+                f"{folder}: holds a run with other {', '.join(changed)}: choose another folder, or empty this"
             )
         return
     (folder / "shards").mkdir(parents=True, exist_ok=True)
@@ -123,27 +126,38 @@ def read_plan(folder: Path) -> dict[str, Any]:
     return plan
 
 
+def num_shards(plan: dict[str, Any]) -> int:
+    """How many shards the plan makes."""
+    return len(_chunks(plan))
+
+
+def _chunks(plan: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    sources = plan["sources"]
+    return [sources[k : k + SHARD] for k in range(0, len(sources), SHARD)]
+
+
 def run(
     folder: Path,
     make_labeller: MakeLabeller,
     *,
-    workers: int = 1,
+    workers: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
-) -> None:
-    """Make the shards of the folder's plan that are not there yet.
+    should_stop: Callable[[], bool] | None = None,
+) -> bool:
+    """Make the shards of the folder's plan that are not there yet; True when all are there.
 
     Args:
         folder: Holds a plan.
         make_labeller: Of one set of atoms; pickled for the processes.
-        workers: Processes; with 1, this one.
+        workers: Processes, of one thread each; 0 for this process, with the threads that it has.
         on_progress: Called after every shard.
+        should_stop: Asked after every shard.
 
     Raises:
         InputError: A SMILES cannot be read, or a package is missing.
     """
     plan = read_plan(folder)
-    sources = plan["sources"]
-    chunks = [sources[k : k + SHARD] for k in range(0, len(sources), SHARD)]
+    chunks = _chunks(plan)
     jobs = [
         _Job(folder / "shards" / f"{k:05d}.npz", plan["seed"], chunk, make_labeller)
         for k, chunk in enumerate(chunks)
@@ -153,17 +167,25 @@ def run(
     todo = [job for job in jobs if not job.path.exists()]
     counts: Counter[str] = Counter()
 
-    def report(results: Iterator[Counter[str]]) -> None:
+    def finish(results: Iterator[Counter[str]]) -> bool:
         for done, count in enumerate(results, start=len(jobs) - len(todo) + 1):
             counts.update(count)
             if on_progress is not None:
                 on_progress(Progress(done, len(jobs), Counter(counts)))
+            if should_stop is not None and should_stop():
+                return done == len(jobs)
+        return True
 
-    if workers == 1:
-        report(map(_make_shard, todo))
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        report(pool.imap_unordered(_make_shard, todo))
+    if workers == 0:
+        return finish(map(_make_shard, todo))
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_prepare_worker) as pool:
+        return finish(pool.imap_unordered(_make_shard, todo))
+
+
+def _prepare_worker() -> None:
+    """One thread: molecules are too small for more. Ctrl-C reaches all but is for the first process alone."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when tblite is loaded, later
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _make_shard(job: _Job) -> Counter[str]:

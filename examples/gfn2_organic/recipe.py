@@ -3,9 +3,8 @@
     python examples/gfn2_organic/recipe.py label --out DATA [--workers N] [--scale 0.01]
     python examples/gfn2_organic/recipe.py pack  --out DATA
 
-`label` lists the molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same command
-goes on. `pack` gathers the shards that are there, also while `label` runs. Then, as the README says: `mlip train`,
-`mlip evaluate`, and `card`.
+`label` lists the molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same
+command goes on. `pack` gathers the shards that are there, also while `label` runs.
 """
 
 from __future__ import annotations
@@ -119,7 +118,7 @@ def molecule(smiles: str, common: frozenset[str], rng: random.Random) -> Source:
 
 
 def shift_split(smiles: str, common: frozenset[str], own: str | None) -> str | None:
-    """The part that all tautomers of a molecule belong to; None where they differ: no path may join two parts."""
+    """The part that all tautomers of a molecule belong to; None where they differ: no path may join two."""
     parts = {own}
     for shift in hydrogen_shifts(Chem.AddHs(Chem.MolFromSmiles(smiles))):
         product = plain(Chem.MolToSmiles(Chem.RemoveHs(shift.product)))

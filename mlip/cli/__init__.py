@@ -17,7 +17,7 @@ COMMANDS: Final = {
     "vibrations": ("mlip.cli.vibrations", "vibrations", "Frequencies, thermochemistry, phonons."),
     "train": ("mlip.cli.train", "train", "Train a potential as a YAML file says."),
     "evaluate": ("mlip.cli.evaluate", "evaluate", "Measure the errors of a model on data."),
-    "data": ("mlip.cli.data", "app", "Inspect, validate, split, convert data sets."),
+    "data": ("mlip.cli.data", "app", "Inspect, validate, split, convert, generate data sets."),
     "export": ("mlip.cli.export", "export", "Compile a model for LAMMPS."),
     "lammps": ("mlip.cli.lammps", "app", "Build, find and check the pair style of LAMMPS."),
     "info": ("mlip.cli.info", "info", "Show what a model file holds."),

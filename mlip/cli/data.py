@@ -1,4 +1,4 @@
-"""`mlip data`: info, validate, split, convert."""
+"""`mlip data`: info, validate, split, convert, generate."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from mlip.cli.data_options import (
     print_json,
     print_table,
 )
+from mlip.cli.generate import generate
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Inspect, validate, split, convert data sets.",
+    help="Inspect, validate, split, convert, generate data sets.",
 )
 app.command("convert")(convert)
+app.command("generate")(generate)
 
 
 @app.command("info")
