@@ -18,7 +18,7 @@ from mlip.cli.vibrations import (
     write_relaxed,
 )
 from mlip.errors import InputError
-from mlip.search.elasticity import ElasticConstants, elastic_constants
+from mlip.search.elasticity import ElasticConstants, elastic_constants, in_crystal_axes
 from mlip.search.phonons import Phonons, check_phonons, phonons
 from mlip.search.relax import RelaxResult, relax
 from mlip.search.vibration_pictures import draw_phonons
@@ -37,6 +37,10 @@ J_PER_MOL = KJ_PER_MOL / 1000.0
 
 TEMPERATURES = tuple(range(0, 1001, 10))
 """K; of the curves."""
+
+
+BOX_GAP = 5.0
+"""Å; an empty layer thicker than this separates molecules, not planes of a crystal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,17 +179,33 @@ def _text(request: Request, found: _Found) -> list[str]:
         f"{waves.free_energy[now] / atoms:.6f} eV",
     ]
     if found.elastic is not None:
-        lines += _elastic_lines(found.elastic)
+        lines += _elastic_lines(found.elastic, found.atoms)
     lines.append(f"-> {', '.join(found.files)}")
+    if _is_molecule_in_a_box(found.atoms):
+        lines.append(
+            "note: this looks like a molecule in a box, treated as a crystal because it is periodic; for its "
+            "thermochemistry make it free (pbc F F F)"
+        )
     return lines
 
 
-def _elastic_lines(elastic: ElasticConstants) -> list[str]:
+def _is_molecule_in_a_box(atoms: Atoms) -> bool:
+    """Whether there is an empty layer of `BOX_GAP` across each lattice vector."""
+    heights = 1.0 / np.linalg.norm(atoms.cell.reciprocal().array, axis=1)
+    fractions = np.sort(atoms.get_scaled_positions(), axis=0)
+    gaps = np.diff(np.concatenate([fractions, fractions[:1] + 1.0]), axis=0).max(axis=0)
+    return len(atoms) > 1 and bool((gaps * heights > BOX_GAP).all())
+
+
+def _elastic_lines(elastic: ElasticConstants, atoms: Atoms) -> list[str]:
     verdict = "positive definite" if elastic.stable else "NOT positive definite: the crystal is unstable"
     bulk, shear = elastic.bulk_bounds, elastic.shear_bounds
     return [
-        f"elastic constants, GPa (xx yy zz yz xz xy), ions relaxed, {verdict}:",
-        *("".join(f"{value:10.2f}" for value in row) for row in elastic.stiffness.round(2) + 0.0),
+        f"elastic constants in the axes of the conventional cell, GPa (xx yy zz yz xz xy), {verdict}:",
+        *(
+            "".join(f"{value:10.2f}" for value in row)
+            for row in in_crystal_axes(elastic.stiffness, atoms).round(2) + 0.0
+        ),
         f"bulk modulus {elastic.bulk_modulus:.2f} GPa (Reuss {bulk[0]:.2f}, Voigt {bulk[1]:.2f}), "
         f"shear modulus {elastic.shear_modulus:.2f} GPa (Reuss {shear[0]:.2f}, Voigt {shear[1]:.2f})",
         f"Young's modulus {elastic.youngs_modulus:.2f} GPa, Poisson's ratio {elastic.poisson_ratio:.3f}",
@@ -244,14 +264,15 @@ def _report(request: Request, found: _Found) -> dict[str, Any]:
             "entropy_eV_per_K": waves.entropy.tolist(),
             "heat_capacity_eV_per_K": waves.heat_capacity.tolist(),
         },
-        "elastic": None if found.elastic is None else _elastic_report(found.elastic),
+        "elastic": None if found.elastic is None else _elastic_report(found.elastic, found.atoms),
         "files": found.files,
     }
 
 
-def _elastic_report(elastic: ElasticConstants) -> dict[str, Any]:
+def _elastic_report(elastic: ElasticConstants, atoms: Atoms) -> dict[str, Any]:
     return {
         "stiffness_GPa": elastic.stiffness.tolist(),
+        "stiffness_in_crystal_axes_GPa": in_crystal_axes(elastic.stiffness, atoms).tolist(),
         "errors_GPa": elastic.errors.tolist(),
         "eigenvalues_GPa": elastic.eigenvalues.tolist(),
         "positive_definite": elastic.stable,

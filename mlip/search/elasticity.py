@@ -12,7 +12,7 @@ import numpy as np
 from mlip.calculators.surface import as_surface
 from mlip.errors import InputError
 from mlip.rigid_motions import rigid_motions
-from mlip.search.phonons import check_crystal
+from mlip.search.phonons import SYMMETRY_TOLERANCE, check_crystal
 from mlip.units import GPA
 
 if TYPE_CHECKING:
@@ -134,6 +134,40 @@ def elastic_constants(
         strain=strain,
         hessian_method=rest.hessian_method or "none needed",
     )
+
+
+def in_crystal_axes(stiffness: Float64[np.ndarray, "6 6"], atoms: Atoms) -> Float64[np.ndarray, "6 6"]:
+    """Elastic constants in the axes of the conventional cell, in which tables have them, whichever way the
+    crystal is turned: of a cubic crystal C11, C12 and C44 in their places.
+
+    Args:
+        stiffness: In the axes of `atoms`, Voigt order.
+        atoms: The crystal.
+
+    Raises:
+        InputError: spglib is not installed, or finds no space group.
+
+    Source: `std_rotation_matrix` of spglib, Togo and Tanaka, arXiv:1808.01590.
+    """
+    from matscipy.elasticity import Voigt_6x6_to_full_3x3x3x3, full_3x3x3x3_to_Voigt_6x6
+
+    try:
+        import spglib
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f'crystal axes need the package "{error.name}", not installed: pip install "polyad[phonons]"'
+        ) from None
+    crystal = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    try:
+        dataset = spglib.get_symmetry_dataset(crystal, symprec=SYMMETRY_TOLERANCE)
+    except Exception:  # some versions raise where others return nothing
+        dataset = None
+    if dataset is None:
+        raise InputError("no space group was found: are atoms too close?")
+    turn = dataset.std_rotation_matrix
+    full = Voigt_6x6_to_full_3x3x3x3(stiffness)
+    turned = np.einsum("ai,bj,ck,dl,ijkl->abcd", turn, turn, turn, turn, full, optimize=True)
+    return np.asarray(full_3x3x3x3_to_Voigt_6x6(turned, check_symmetry=False))
 
 
 def _at_rest(bare: Atoms, strained: list[Atoms], surface: Surface, rest: Evaluation) -> list[Evaluation]:

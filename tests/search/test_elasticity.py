@@ -13,7 +13,7 @@ from matscipy.elasticity import fit_elastic_constants
 
 from mlip.calculators.surface import ASESurface
 from mlip.errors import InputError
-from mlip.search.elasticity import ElasticConstants, elastic_constants
+from mlip.search.elasticity import ElasticConstants, elastic_constants, in_crystal_axes
 from mlip.search.relax import relax
 from mlip.units import GPA
 
@@ -82,6 +82,18 @@ def test_order_of_the_indices(found: ElasticConstants) -> None:
     assert stiffness[5, 5] != pytest.approx(stiffness[3, 3], rel=0.05)
     assert stiffness[0, 0] == pytest.approx(stiffness[1, 1], rel=5e-3)
     assert stiffness[2, 2] != pytest.approx(stiffness[0, 0], rel=0.02)
+
+
+def test_constants_in_crystal_axes_do_not_depend_on_the_frame() -> None:
+    pytest.importorskip("spglib", reason="the phonons extra is not installed")
+    atoms = bulk("Ar", "fcc", a=1.587401052)
+    atoms.rotate(40, (1, 2, 3), rotate_cell=True)
+    turned = elastic_constants(atoms, LennardJones(sigma=1.0, epsilon=1.0, rc=1.35), strain=1e-4).stiffness
+    expected = np.zeros((6, 6))
+    expected[:3, :3] = 36.0
+    expected[range(6), range(6)] = [72.0, 72.0, 72.0, 36.0, 36.0, 36.0]
+    assert np.abs(turned * GPA - expected).max() > 1.0
+    np.testing.assert_allclose(in_crystal_axes(turned, atoms) * GPA, expected, atol=2e-3)
 
 
 def test_unstable_crystals_are_reported() -> None:
