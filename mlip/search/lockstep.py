@@ -53,6 +53,31 @@ class NotEvaluated(InputError):
     """A structure on the way of a search could not be evaluated."""
 
 
+@dataclass
+class Tally:
+    """What a search cost: structures evaluated, and for how many of them a Hessian."""
+
+    evaluations: int = 0
+    hessians: int = 0
+
+
+def tallied(search: Search[T], tally: Tally) -> Search[T]:
+    """The search, what it asks for being counted."""
+    answer: Any = None
+    try:
+        while True:
+            asked = search.throw(answer) if isinstance(answer, Exception) else search.send(answer)
+            tally.evaluations += len(asked)
+            tally.hessians += sum(ask.hessian for ask in asked)
+            try:
+                answer = yield asked
+            except FAILURES as error:
+                answer = error
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
 def run(
     surface: Surface,
     searches: Sequence[Search[T]],

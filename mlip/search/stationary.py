@@ -40,6 +40,7 @@ class StationaryPoint:
         steps: Evaluations after the first.
         hessian: The last Hessian, eV/Å².
         exact: Whether it was computed here, not updated from earlier ones.
+        hessian_method: How the last computed one was made; None if none was.
         hessians: Hessians computed on the way.
         why: What kept it from converging; empty where nothing did.
     """
@@ -52,6 +53,7 @@ class StationaryPoint:
     steps: int
     hessian: Float64[np.ndarray, "coordinates coordinates"]
     exact: bool
+    hessian_method: str | None
     hessians: int
     why: str
 
@@ -63,6 +65,7 @@ class AtomSpace:
         """Numbers, cell and constraints (`FixAtoms`, `FixCartesian`) are those of `atoms`."""
         self.atoms = atoms.copy()
         self.free = rigid_motions(atoms, mass_weighted=False).free
+        self.hessian_method: str | None = None
 
     def at(self, x: Float64[np.ndarray, " coordinates"]) -> Atoms:
         """The structure with other positions."""
@@ -82,6 +85,7 @@ class AtomSpace:
         """What was found at a structure, seen from the coordinates that may move."""
         hessian = found.hessian
         if hessian is not None:
+            self.hessian_method = found.hessian_method
             hessian = np.where(np.outer(self.free, self.free), hessian, 0.0)
         gradient = np.where(self.free, -found.forces.ravel(), 0.0)
         return walk.Reply(energy=found.energy, gradient=gradient, hessian=hessian)
@@ -160,6 +164,7 @@ def _on_atoms(space: AtomSpace, going: walk.Walk) -> Search[StationaryPoint]:
         steps=end.steps,
         hessian=end.hessian,
         exact=end.exact,
+        hessian_method=space.hessian_method,
         hessians=end.hessians,
         why=end.why,
     )
