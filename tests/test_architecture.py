@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent
 
 LAYERS = (
     ("errors", "units"),
-    ("graph", "neighbors", "rigid_motions"),
+    ("graph", "neighbors", "rigid_motions", "alignment"),
     ("o3",),
     ("kernels",),
     ("nn",),
@@ -28,10 +28,10 @@ LAYERS = (
     ("hessian", "potential"),
     ("checkpoint",),
     ("datasets",),
-    ("training",),
     ("calculators",),
     ("search",),
     ("dynamics",),
+    ("training",),
     ("testing",),
     ("lammps_plugin",),
     ("cli",),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from mlip.alignment import superposed
 from mlip.errors import InputError
-from mlip.search.alignment import superposed
 from mlip.search.bonds import bond_changes, bond_matrix
 from mlip.search.isomorphism import fingerprint, isomorphisms
 

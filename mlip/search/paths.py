@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mlip.search.alignment import aligned, superposed
+from mlip.alignment import aligned, superposed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from mlip.alignment import aligned, rmsd
 from mlip.calculators.surface import as_surface
 from mlip.errors import InputError
-from mlip.search.alignment import aligned, rmsd
 from mlip.search.bonds import bond_changes, bond_matrix, describe_changes
 from mlip.search.irc import path_search
 from mlip.search.lockstep import FAILURES, Ask, Search, Tally, run, side_by_side, tallied

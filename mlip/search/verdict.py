@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
-from mlip.search.alignment import rmsd
+from mlip.alignment import rmsd
 from mlip.search.bonds import SCALE, bond_changes, bond_matrix, describe_changes, fragments
 from mlip.search.isomorphism import fingerprint
 from mlip.search.vibrations import format_frequency
