@@ -162,11 +162,10 @@ class _Job:
                 for path in waiting:
                     if prints[path] in complete:
                         continue  # the same content twice
-                    self._append(writer, path, prints[path])
-                    complete.add(prints[path])
-                    if self.stop():
+                    if not self._append(writer, path, prints[path]):
                         result.interrupted = True
                         break
+                    complete.add(prints[path])
                 known = writer.provenance["inputs"]
         for facts in known:
             result.add(facts)
@@ -207,19 +206,31 @@ class _Job:
     def _attributes(self, first: Path) -> dict[str, str]:
         """What the file says about all of its frames; of an existing one, what must agree with it."""
         given = {k: v for k, v in self.attributes.items() if v}
-        name = self.format or detect_format(first)
-        known = format_named(name)
-        own = {"level_of_theory": known.level_of_theory, "licence": known.licence, "source": first.name}
-        if name == "hdf5":
-            there = H5Dataset(first).attributes
-            own |= {k: str(there[k]) for k in TEXT_ATTRIBUTES if there.get(k)}
-        wanted = {**own, **given}
-        if self.out.exists():
-            return {k: v for k, v in wanted.items() if k in given or (k == "level_of_theory" and v)}
-        return wanted
+        return given if self.out.exists() else {**self._own_attributes(first), **given}
 
-    def _append(self, writer: H5Writer, path: Path, print_: str) -> None:
-        """Add one input, or what is missing of it."""
+    def _own_attributes(self, path: Path) -> dict[str, str]:
+        """What is known of the frames of one input."""
+        name = self.format or detect_format(path)
+        known = format_named(name)
+        own = {"level_of_theory": known.level_of_theory, "licence": known.licence, "source": path.name}
+        if name == "hdf5":
+            there = H5Dataset(path).attributes
+            own |= {k: str(there[k]) for k in TEXT_ATTRIBUTES if there.get(k)}
+        return own
+
+    def _check_level(self, writer: H5Writer, path: Path) -> None:
+        """Refuse frames of another level of theory, unless the caller names the one for all."""
+        there = writer.attributes["level_of_theory"]
+        own = self.attributes.get("level_of_theory") or self._own_attributes(path)["level_of_theory"]
+        if own and own != there:
+            raise InputError(
+                f"{path}: is of the level of theory {own!r}, {self.out} of {there or 'an unknown one'!r}; "
+                "give another file, or name one for both with --level-of-theory"
+            )
+
+    def _append(self, writer: H5Writer, path: Path, print_: str) -> bool:
+        """Add one input, or what is missing of it; False if it was stopped."""
+        self._check_level(writer, path)
         entries: list[dict[str, Any]] = writer.provenance["inputs"]
         stored: list[int] = []
         if entries and not entries[-1]["complete"]:
@@ -251,7 +262,7 @@ class _Job:
                     last = time.monotonic()
                 if self.stop():
                     commit(complete=False)
-                    return
+                    return False
             if frames < len(stored):
                 raise InputError(f"{path}: holds fewer frames than {self.out} has of it")
         except InputError:
@@ -260,6 +271,7 @@ class _Job:
             raise
         entries[-1] = {**facts, **facts_of(report), "complete": True}
         self.progress(len(writer))
+        return True
 
 
 def facts_of(report: ReadReport) -> dict[str, Any]:

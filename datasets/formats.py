@@ -135,7 +135,7 @@ def detect_format(path: Path) -> str:
         from mlip.datasets.published.flavours import flavour_of_lmdb
 
         return flavour_of_lmdb(path)
-    if name is None and exists:
+    if name is None and exists and not packed:
         from mlip.datasets.ase_outputs import is_output
 
         name = "ase-output" if is_output(path) else None

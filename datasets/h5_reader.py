@@ -100,7 +100,9 @@ class H5Dataset(Sequence[Frame]):
         if f"frames/{key}" not in file.columns:
             return np.full(self._length, -1, dtype=np.int64)
         index = np.array(file.whole(f"frames/{key}")[: self._length])
-        return np.where(index < 0, -1, file.first_of_name()[index]) if len(index) else index
+        named = index >= 0
+        index[named] = file.first_of_name()[index[named]]
+        return index
 
     def _opened(self) -> _Open:
         if self._open is None:

@@ -94,6 +94,11 @@ class H5Writer:
         """Number of frames, those not committed yet included."""
         return int(self._file.attrs["frames"]) + len(self._buffer)
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """`level_of_theory`, `source`, `licence` and the others of the root."""
+        return schema.attributes_of(self._file)
+
     def write(self, frame: Frame) -> None:
         """Add one frame."""
         if not len(frame):

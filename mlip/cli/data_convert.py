@@ -76,6 +76,14 @@ def convert(
         raise typer.Exit(SIGNALLED + stop.number)
 
 
+_PLURALS = {
+    "group": "groups",
+    "molecule": "molecules",
+    "reaction": "reactions",
+    "trajectory": "trajectories",
+}
+
+
 def _facts(result: Conversion) -> dict[str, object]:
     facts = result.as_dict()
     return {"file": facts.pop("out"), "files_read": facts.pop("inputs"), **facts}
@@ -90,7 +98,7 @@ def _rows(result: Conversion) -> list[list[str]]:
     ]
     if result.belonging:
         rows.append(
-            [", ".join(f"{k}s" for k in result.belonging), ", ".join(map(str, result.belonging.values()))]
+            [", ".join(_PLURALS[k] for k in result.belonging), ", ".join(map(str, result.belonging.values()))]
         )
     for label, count in result.labelled.items():
         if count:
