@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from mlip.hessian import HessianMethod
+
 MAX_ATOMS: Final = 4096
 """Atoms in one call of the potential; more structures are evaluated in several calls."""
 
@@ -33,6 +35,7 @@ class BatchCalculator:
         device: str = "auto",
         dtype: str = "float64",
         max_atoms: int = MAX_ATOMS,
+        hessian_method: HessianMethod | None = None,
     ) -> None:
         """Load the potential.
 
@@ -42,6 +45,8 @@ class BatchCalculator:
             device: As for `MLIPCalculator`.
             dtype: As for `MLIPCalculator`.
             max_atoms: Atoms in one call of the potential.
+            hessian_method: "direct", "autograd" or "finite-difference"; the cheapest that the potential has
+                unless given. See `Potential.hessian`.
 
         Raises:
             InputError: An argument is not as above, or the checkpoint cannot be used.
@@ -58,6 +63,7 @@ class BatchCalculator:
             self.potential = load_potential(model, device=resolve_device(device), dtype=DTYPES[dtype])
             self.potential.requires_grad_(False).eval()
         self.max_atoms = max_atoms
+        self.hessian_method: HessianMethod = hessian_method or self.potential.best_hessian_method()
         self._species = frozenset(self.potential.species)
         self._neighbors = BatchNeighbors(
             self.potential.cutoff, dtype=self.potential.dtype, device=self.potential.device
@@ -106,7 +112,7 @@ class BatchCalculator:
             novelty = np.split(output["novelty"].cpu().to(torch.float64).numpy(), ends)
         tensors = output["stress"].detach().cpu().to(torch.float64).numpy() if stress else None
         voigt = None if tensors is None else tensors[:, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
-        method = self.potential.best_hessian_method() if hessian else None
+        method = self.hessian_method if hessian else None
         hessians = self.potential.hessian(graph, method=method) if hessian else None
         return [
             Evaluation(

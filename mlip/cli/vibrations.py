@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
+    from mlip.hessian import HessianMethod
     from mlip.search.relax import RelaxStep
 
 
@@ -41,6 +42,7 @@ class Request:
         fmax: Largest force of a structure at rest, eV/Å.
         steps: Of the relaxation.
         temperature: K.
+        hessian: How a model makes its Hessian, of molecules; None for the exact one.
         prefix: Of the names of all files written.
     """
 
@@ -50,6 +52,7 @@ class Request:
     fmax: float
     steps: int
     temperature: float
+    hessian: HessianMethod | None
     prefix: Path
 
     def file(self, ending: str) -> Path:
@@ -77,6 +80,10 @@ def vibrations(
     ] = None,
     multiplicity: Annotated[
         int | None, typer.Option(metavar="N", help="Molecules: 2S + 1.  [default: 1, or 2 of odd electrons]")
+    ] = None,
+    hessian: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="autograd, direct or finite-difference.  [default: autograd]"),
     ] = None,
     supercell: Annotated[
         str | None,
@@ -119,8 +126,11 @@ def vibrations(
         raise InputError(f"{structure}: holds {len(frames)} structures, but vibrations are of one: choose it")
     request = Request(
         source=structure, atoms=frames[0], relax=relax, fmax=fmax, steps=steps, temperature=temperature,
+        hessian=_hessian_method(hessian),
         prefix=out if out is not None else structure.with_name(structure.stem),
     )  # fmt: skip
+    if calculator is not None and hessian is not None:
+        raise InputError("--hessian is for models: that of a --calculator is by finite differences of forces")
     gas = {"pressure": pressure, "symmetry": symmetry, "multiplicity": multiplicity}
     crystal = {"supercell": supercell, "dos-mesh": dos_mesh, "elastic": elastic or None}
     with naming(structure):
@@ -164,6 +174,8 @@ def _plan(
         given = [name for name, value in options.items() if value is not None]
         if given and not fits:
             raise InputError(f"--{given[0]} is for {kind}, but the structure is {_kind(is_crystal, is_gas)}")
+    if is_crystal and request.hessian is not None:
+        raise InputError("--hessian is for molecules: phonons come from the forces of displaced supercells")
     check_relaxation(atoms, fmax=request.fmax, steps=request.steps, cell=is_crystal)
     rigid_motions(atoms)
     if request.relax:
@@ -176,6 +188,17 @@ def _plan(
     from mlip.cli.vibrations_of_molecules import plan as plan_molecule
 
     return plan_molecule(request, is_gas=is_gas, **gas)
+
+
+def _hessian_method(name: str | None) -> HessianMethod | None:
+    from mlip.hessian import HessianMethod
+
+    for method in get_args(HessianMethod):
+        if method == name:
+            return method
+    if name is not None:
+        raise InputError(f'--hessian is "{name}" but must be one of: {", ".join(get_args(HessianMethod))}')
+    return None
 
 
 def _kind(is_crystal: bool, is_gas: bool) -> str:

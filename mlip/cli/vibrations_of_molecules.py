@@ -80,6 +80,7 @@ def _vibrations(request: Request, calculator: BaseCalculator) -> tuple[Minimum |
                 calculator,
                 fmax=request.fmax,
                 steps=request.steps,
+                hessian_method=request.hessian,
                 callback=lambda step: show(step_text(step)),
             )
         write_relaxed(request, reached.relaxation.atoms)
@@ -90,7 +91,7 @@ def _vibrations(request: Request, calculator: BaseCalculator) -> tuple[Minimum |
     refuse_if_moving(request, float(np.linalg.norm(here.forces * free, axis=1).max()))
     with progress(f"{request.source}") as show:
         show("Hessian")
-        return None, vibrations(request.atoms, surface)
+        return None, vibrations(request.atoms, surface, hessian_method=request.hessian)
 
 
 def _not_at_rest(request: Request, reached: Minimum | None) -> Outcome:

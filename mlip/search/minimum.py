@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
+    from mlip.hessian import HessianMethod
     from mlip.search.relax import RelaxStep
 
 ESCAPES: Final = 3
@@ -54,6 +55,7 @@ def minimum(
     fmax: float = 0.01,
     steps: int = 500,
     optimizer: str = "auto",
+    hessian_method: HessianMethod | None = None,
     callback: Callable[[RelaxStep], None] | None = None,
 ) -> Minimum:
     """Relax a structure and compute its vibrations; leave a saddle, on which symmetry may have held it, along
@@ -65,6 +67,7 @@ def minimum(
         fmax: As for `relax`.
         steps: Of each relaxation.
         optimizer: As for `relax`.
+        hessian_method: As for `vibrations`.
         callback: As for `relax`.
 
     Raises:
@@ -75,7 +78,7 @@ def minimum(
         relaxation = relax(atoms, calculator, fmax=fmax, steps=steps, optimizer=optimizer, callback=callback)
         if not relaxation.converged:
             return Minimum(relaxation=relaxation, vibrations=None, escapes=escapes)
-        found = vibrations(relaxation.atoms, surface)
+        found = vibrations(relaxation.atoms, surface, hessian_method=hessian_method)
         if found.modes.num_imaginary == 0 or escapes == ESCAPES:
             break
         sides = []

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from mlip.calculators.surface import Surface
+    from mlip.hessian import HessianMethod
 
 ZERO: Final = 1.0
 """cm⁻¹; an imaginary frequency smaller than this is not counted, it is zero but for rounding."""
@@ -138,18 +139,22 @@ class Vibrations:
     modes: NormalModes
 
 
-def vibrations(atoms: Atoms, calculator: BaseCalculator | Surface) -> Vibrations:
+def vibrations(
+    atoms: Atoms, calculator: BaseCalculator | Surface, *, hessian_method: HessianMethod | None = None
+) -> Vibrations:
     """Energy, forces, Hessian and normal modes of `atoms`, which are taken as they are.
 
     Args:
         atoms: A structure, relaxed beforehand (`mlip.search.relax`); not changed.
         calculator: Any ASE calculator, or a `Surface`.
+        hessian_method: Of a potential: "autograd" unless given, which is exact; "direct", which costs next to
+            nothing and is as good as it was learned; "finite-difference". Others have no choice.
 
     Raises:
-        InputError: The structure cannot be evaluated; or as `normal_modes`.
+        InputError: The structure cannot be evaluated; a Hessian that there is not; or as `normal_modes`.
     """
     free = rigid_motions(atoms).free
-    (found,) = as_surface(calculator).evaluate([atoms], hessian=True)
+    (found,) = _with_hessian(as_surface(calculator), hessian_method).evaluate([atoms], hessian=True)
     if found.hessian is None or found.hessian_method is None:
         raise InputError("the calculator gave no Hessian: a Surface must give one when it is asked to")
     forces = (found.forces.ravel() * free).reshape(-1, 3)
@@ -161,6 +166,16 @@ def vibrations(atoms: Atoms, calculator: BaseCalculator | Surface) -> Vibrations
         hessian_method=found.hessian_method,
         modes=normal_modes(atoms, found.hessian),
     )
+
+
+def _with_hessian(surface: Surface, method: HessianMethod | None) -> Surface:
+    from mlip.calculators.batch import BatchCalculator
+
+    if isinstance(surface, BatchCalculator):
+        return BatchCalculator(surface.potential, hessian_method=method or "autograd")
+    if method is not None:
+        raise InputError(f'`hessian_method` is "{method}" but must be left out: only a model has a choice')
+    return surface
 
 
 def animate(

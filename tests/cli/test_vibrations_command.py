@@ -47,7 +47,11 @@ def test_json_holds_what_the_library_gives(run, folder: Path, model_file: Path) 
     report = json.loads(result.stdout)
     assert (report["command"], report["kind"], report["formula"]) == ("vibrations", "molecule", "H2O")
     assert (report["translations"], report["rotations"], report["imaginary"]) == (3, 3, 0)
-    assert report["hessian_method"] in ("autograd", "direct")
+    assert report["hessian_method"] == "autograd"
+    other = run("vibrations", "water-relaxed.xyz", "--hessian", "finite-difference", "--fmax", 0.1, *options)
+    again = json.loads(other.stdout)
+    assert again["hessian_method"] == "finite-difference"
+    np.testing.assert_allclose(again["frequencies_per_cm"], report["frequencies_per_cm"], atol=0.5)
     thermo = report["thermochemistry"]
     assert (thermo["temperature_K"], thermo["pressure_bar"]) == (400.0, 2.0)
     assert (thermo["symmetry_number"], thermo["rotation_group"]) == (1, "as given")
@@ -156,6 +160,10 @@ def test_crystal(run, folder: Path, crystal: Path, model_file: Path) -> None:
         (["water.xyz", "--out", "nowhere/water"], "does not exist: create it first"),
         (["water.xyz", "--calculator", "gaussian"], '`calculator` is "gaussian" but must be one of: tblite'),
         (["water.xyz", "--calculator", "tblite", "--model", "m"], "only one can compute energies"),
+        (["water.xyz", "--hessian", "guess"], '--hessian is "guess" but must be one of: direct, autograd'),
+        (["water.xyz", "--calculator", "tblite", "--hessian", "direct"], "--hessian is for models"),
+        (["water.xyz", "--hessian", "direct", "--fmax", 1000], "no head for direct Hessians"),
+        (["silicon.cif", "--hessian", "autograd"], "--hessian is for molecules: phonons come from the forces"),
         (["gold.xyz", "--relax"], "gold.xyz: "),
     ],
 )  # fmt: skip

@@ -201,6 +201,12 @@ def test_any_surface_will_do() -> None:
     np.testing.assert_array_equal(one.modes.frequencies, other.modes.frequencies)
 
 
+def test_only_models_have_a_choice_of_hessians() -> None:
+    atoms = Atoms("Ar2", positions=[[0, 0, 0], [2 ** (1 / 6), 0, 0]])
+    with pytest.raises(InputError, match='`hessian_method` is "direct" but must be left out'):
+        vibrations(atoms, lennard_jones(), hessian_method="direct")
+
+
 def test_how_frequencies_are_written() -> None:
     assert format_frequency(-123.44) == "123.4i"
     assert format_frequency(1594.66) == "1594.7"
