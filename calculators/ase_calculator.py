@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from ase import Atoms
+    from jaxtyping import Float64
     from torch import Tensor
+
+    from mlip.hessian import HessianMethod
 
 TOLERATED: Final = 0.01
 """Share of atoms beyond the boundary that gives no warning; in known matter it is one in a thousand."""
@@ -107,6 +111,10 @@ class MLIPCalculator(Calculator):
         self.parameters.update(
             model="a Potential" if isinstance(model, Potential) else str(model), dtype=dtype, skin=float(skin)
         )
+        self.hessian_method: HessianMethod | None = None
+        """How the Hessian that was last asked for was made."""
+        self._hessian_atoms: Atoms | None = None
+        self._hessians: dict[HessianMethod, Float64[np.ndarray, "coordinates coordinates"]] = {}
         self._stress_wanted = False
         self._warned = False
         self._start_neighbors()
@@ -138,19 +146,7 @@ class MLIPCalculator(Calculator):
 
         ASE's own comparison, with tolerances, takes longer than the graph of a small molecule.
         """
-        last = self.atoms
-        if last is None:
-            return list(all_changes)
-        changes = []
-        for name, old, new in (
-            ("positions", last.positions, atoms.positions),
-            ("numbers", last.numbers, atoms.numbers),
-            ("cell", last.cell.array, atoms.cell.array),
-            ("pbc", last.pbc, atoms.pbc),
-        ):
-            if old.shape != new.shape or not (old == new).all():
-                changes.append(name)
-        return changes
+        return list(all_changes) if self.atoms is None else _changes(self.atoms, atoms)
 
     def calculate(
         self,
@@ -204,6 +200,34 @@ class MLIPCalculator(Calculator):
             results["stress"] = tensor[_VOIGT_ROWS, _VOIGT_COLUMNS]
         self.results = results
 
+    def get_hessian(
+        self, atoms: Atoms | None = None, method: HessianMethod | None = None
+    ) -> Float64[np.ndarray, "coordinates coordinates"]:
+        """Second derivatives of the energy, eV/Å², symmetric (3 atoms, 3 atoms); constraints are not looked at.
+
+        Computed when asked for, and kept until the structure changes; `hessian_method` says how the last one
+        was made.
+
+        Args:
+            atoms: The structure; that of the last calculation if None.
+            method: "direct" (the model's own head), "autograd" or "finite-difference"; by default direct where
+                the model has the head, else autograd.
+
+        Raises:
+            InputError: As `calculate`; or a method that there is not, or that the model has no head for.
+        """
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None or len(atoms) == 0:
+            raise InputError("the structure has no atoms: at least one is needed")
+        if self._hessian_atoms is None or _changes(self._hessian_atoms, atoms):
+            self._hessian_atoms, self._hessians = atoms.copy(), {}
+        method = self.potential.best_hessian_method() if method is None else method
+        if method not in self._hessians:
+            hessian = self.potential.hessian(self._neighbors.graph(atoms), method=method)[0]
+            self._hessians[method] = hessian.cpu().double().numpy()
+        self.hessian_method = method
+        return self._hessians[method].copy()
+
     def _warn_if_novel(self, novelty: Tensor) -> None:
         """Say once that the model was asked about environments unlike those it was trained on."""
         assert self.atoms is not None
@@ -233,3 +257,17 @@ class MLIPCalculator(Calculator):
         self.__dict__.update(state)
         self._start_neighbors()
         self.potential = self.potential.to(device=self.device)
+
+
+def _changes(last: Atoms, atoms: Atoms) -> list[str]:
+    """What differs between two structures, bit for bit."""
+    changes = []
+    for name, old, new in (
+        ("positions", last.positions, atoms.positions),
+        ("numbers", last.numbers, atoms.numbers),
+        ("cell", last.cell.array, atoms.cell.array),
+        ("pbc", last.pbc, atoms.pbc),
+    ):
+        if old.shape != new.shape or not (old == new).all():
+            changes.append(name)
+    return changes

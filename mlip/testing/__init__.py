@@ -13,9 +13,18 @@ from ase import Atoms
 
 from mlip.neighbors import build_graph
 from mlip.testing import checks
+from mlip.testing.hessians import HessianReport, check_hessian
 from mlip.testing.subject import CalculatorAdapter, PotentialLike, Subject, demand, sample_structures
 
-__all__ = ["CHECKS", "CalculatorAdapter", "PotentialLike", "check_potential", "sample_structures"]
+__all__ = [
+    "CHECKS",
+    "CalculatorAdapter",
+    "HessianReport",
+    "PotentialLike",
+    "check_hessian",
+    "check_potential",
+    "sample_structures",
+]
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "outputs": checks.check_outputs,

@@ -313,3 +313,28 @@ def test_any_change_of_the_structure_is_noticed(potential: Potential, name: str,
     assert calculator.check_state(atoms) == [name]
     del atoms[0]
     assert "numbers" in calculator.check_state(atoms)
+
+
+def test_hessian_is_kept_until_the_structure_changes(potential: Potential) -> None:
+    atoms = rattled_ethanol()
+    calculator = MLIPCalculator(potential)
+    atoms.calc = calculator
+    forces = atoms.get_forces()
+    expected = potential.hessian(build_graph(atoms, potential.cutoff), method="autograd")[0]
+    hessian = calculator.get_hessian()
+    assert calculator.hessian_method == "autograd"
+    np.testing.assert_allclose(hessian, expected.numpy(), atol=1e-9)
+    hessian[:] = 0.0  # a copy
+    np.testing.assert_allclose(calculator.get_hessian(atoms), expected.numpy(), atol=1e-9)
+    np.testing.assert_allclose(
+        calculator.get_hessian(atoms, "finite-difference"), expected.numpy(), atol=1e-5
+    )
+    assert calculator.hessian_method == "finite-difference"
+    np.testing.assert_array_equal(atoms.get_forces(), forces)
+    atoms.positions[0, 0] += 0.1
+    moved = potential.hessian(build_graph(atoms, potential.cutoff), method="autograd")[0]
+    np.testing.assert_allclose(calculator.get_hessian(atoms), moved.numpy(), atol=1e-9)
+    with pytest.raises(InputError, match="no head for direct Hessians"):
+        calculator.get_hessian(atoms, "direct")
+    with pytest.raises(InputError, match="no atoms"):
+        MLIPCalculator(potential).get_hessian()
