@@ -137,18 +137,7 @@ def vibrations(
         job = _plan(request, gas, crystal)
         engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
         outcome = job(engine)
-    if as_json:
-        import mlip
-
-        print(json.dumps(
-            {"command": "vibrations", "mlip_version": mlip.__version__, **chosen, "file": str(structure),
-             **outcome.report}, indent=2,
-        ))  # fmt: skip
-    else:
-        print(f"{structure}: {outcome.text}")
-    if outcome.missed:
-        print(f"{structure}: {outcome.missed}", file=sys.stderr)
-        raise typer.Exit(EXIT_NOT_CONVERGED)
+    _conclude(structure, outcome, chosen if as_json else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +177,20 @@ def _plan(
     from mlip.cli.vibrations_of_molecules import plan as plan_molecule
 
     return plan_molecule(request, is_gas=is_gas, **gas)
+
+
+def _conclude(structure: Path, outcome: Outcome, chosen: dict[str, Any] | None) -> None:
+    """Print, as JSON if `chosen`, the lines on what computed the energies, is given; and the exit status."""
+    if chosen is not None:
+        import mlip
+
+        head = {"command": "vibrations", "mlip_version": mlip.__version__, **chosen, "file": str(structure)}
+        print(json.dumps({**head, **outcome.report}, indent=2))
+    else:
+        print(f"{structure}: {outcome.text}")
+    if outcome.missed:
+        print(f"{structure}: {outcome.missed}", file=sys.stderr)
+        raise typer.Exit(EXIT_NOT_CONVERGED)
 
 
 def _hessian_method(name: str | None) -> HessianMethod | None:
