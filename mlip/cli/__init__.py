@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "relax": ("mlip.cli.relax", "relax", "Relax molecules, and crystals with --cell."),
     "md": ("mlip.cli.md", "md", "Simulate at constant energy, temperature, pressure."),
     "vibrations": ("mlip.cli.vibrations", "vibrations", "Frequencies, thermochemistry, phonons."),
+    "ts": ("mlip.cli.ts", "ts", "Find and verify transition states."),
     "train": ("mlip.cli.train", "train", "Train a potential as a YAML file says."),
     "evaluate": ("mlip.cli.evaluate", "evaluate", "Measure the errors of a model on data."),
     "data": ("mlip.cli.data", "app", "Inspect, validate, split, convert, generate data sets."),

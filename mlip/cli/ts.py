@@ -1,0 +1,201 @@
+"""`mlip ts`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlip.cli import EXIT_NOT_CONVERGED
+from mlip.cli.calculator_choice import DEFAULT_MODEL, choose_calculator
+from mlip.errors import InputError
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import BaseCalculator
+
+    from mlip.cli.ts_inputs import Task
+    from mlip.search.reaction import Reaction
+
+
+def ts(
+    structures: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[REACTANT PRODUCT | PAIR | FOLDER]", help="Files that ASE reads; see above."),
+    ] = None,
+    guess: Annotated[
+        Path | None, typer.Option(metavar="STRUCT", help="Start from a guess of the saddle instead.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Of the elastic band, ends included.")] = 11,
+    fmax: Annotated[float, typer.Option(help="Converged when no force is larger than this, eV/Å.")] = 0.01,
+    temperature: Annotated[float, typer.Option(metavar="K", help="Of the Gibbs energies, K.")] = 298.15,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Results; default NAME-ts beside the (first) input.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Name of a bundled model, or a model file.")] = DEFAULT_MODEL,
+    calculator: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of a model: tblite (GFN2-xTB).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+) -> None:
+    """Transition states: from reactant and product, or a guess, to a verified saddle and its barrier.
+
+    Give REACTANT and PRODUCT, one file with both as two frames, or a folder of such files (or of pairs
+    NAME-reactant, NAME-product), which are searched together. The atoms of the product are put into the
+    reactant's order where they are not. Both are relaxed; a climbing-image band between them leads to a
+    saddle, which is refined with its Hessian; the path down from it is followed on both sides, and the
+    verdict says whether it connects the two, or what it connects instead.
+
+    DIR gets result.json, saddle.xyz, reactant.xyz, product.xyz, path.extxyz and profile.png, for a folder
+    in a subfolder for each reaction. Searches that DIR already holds the results of are not done again.
+
+    Exits 0 when every saddle connects what it should, 3 when one does not (what was found is written), 2 when
+    something given cannot be used.
+    """
+    from mlip.cli.ts_inputs import plan
+    from mlip.search.pursuit import Demands
+    from mlip.search.thermochemistry import check_thermochemistry
+
+    demands = Demands(images=images, fmax=fmax)
+    tasks = plan(structures or [], guess)
+    for task in tasks:
+        check_thermochemistry(task.structures[0], temperature=temperature)
+    folder = _folder(out, structures or [], guess)
+    engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
+    _check_elements(tasks, engine)
+    settings = {**chosen, **_identity(model if calculator is None else None)}
+    settings |= {"images": demands.images, "fmax": demands.fmax, "temperature": temperature}
+    started = time.perf_counter()
+    reports = _search(tasks, engine, folder, settings, quiet=as_json)
+    if as_json:
+        import mlip
+
+        print(json.dumps(
+            {"command": "ts", "mlip_version": mlip.__version__, **settings, "out": str(folder),
+             "reached": sum(report["reached"] for report in reports), "reactions": reports,
+             "seconds": round(time.perf_counter() - started, 2)}, indent=2,
+        ))  # fmt: skip
+    elif len(reports) > 1:
+        reached = sum(report["reached"] for report in reports)
+        print(f"{reached} of {len(reports)} saddles connect what they should -> {folder}")
+    if not all(report["reached"] for report in reports):
+        raise typer.Exit(EXIT_NOT_CONVERGED)
+
+
+def _search(
+    tasks: list[Task], engine: BaseCalculator, folder: Path, settings: dict[str, Any], *, quiet: bool
+) -> list[dict[str, Any]]:
+    """Reports of all reactions, in order; each is written as its search ends."""
+    from mlip.cli.ts_output import earlier, key, lines, write
+    from mlip.search.transition_state import find_from_guesses, find_transition_states
+
+    places = [folder / task.name if len(tasks) > 1 else folder for task in tasks]
+    keys = [key(task, settings) for task in tasks]
+    reports: dict[int, dict[str, Any]] = {}
+
+    def note(number: int, report: dict[str, Any], *, reused: bool) -> None:
+        reports[number] = report | {"reused": reused, "folder": str(places[number])}
+        if not quiet:
+            print("\n".join(lines(report)) + f"\n  -> {places[number]}{' (from before)' if reused else ''}")
+
+    for number in range(len(tasks)):
+        found = earlier(places[number], keys[number])
+        if found is not None:
+            note(number, found, reused=True)
+    left = [number for number in range(len(tasks)) if number not in reports]
+    if left:
+        _prepare(folder)
+    with _progress(len(left)) as show:
+
+        def done(which: int, reaction: Reaction) -> None:
+            number = left[which]
+            report = write(
+                tasks[number], reaction, places[number],
+                wanted=keys[number], temperature=settings["temperature"],
+            )  # fmt: skip
+            note(number, report, reused=False)
+            show(len(reports))
+
+        chosen = [tasks[number].structures for number in left]
+        if any(len(ends) == 1 for ends in chosen):
+            find_from_guesses([ends[0] for ends in chosen], engine, fmax=settings["fmax"], done=done)
+        else:
+            pairs = [(ends[0], ends[1]) for ends in chosen]
+            find_transition_states(pairs, engine, images=settings["images"], fmax=settings["fmax"], done=done)
+    return [reports[number] for number in range(len(tasks))]
+
+
+def _folder(out: Path | None, structures: list[Path], guess: Path | None) -> Path:
+    """Where results go.
+
+    Raises:
+        InputError: The folder above it does not exist, or it is a file or holds the inputs.
+    """
+    first = guess if guess is not None else structures[0]
+    folder = out if out is not None else first.with_name(f"{first.name if first.is_dir() else first.stem}-ts")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(
+            f"{folder}: is a file, but must be a folder for the results: choose another with --out"
+        )
+    if not folder.absolute().parent.is_dir():
+        raise InputError(f"{folder}: the folder {folder.absolute().parent} does not exist: create it first")
+    homes = [path if path.is_dir() else path.parent for path in (*structures, *([guess] if guess else []))]
+    if folder.is_dir() and any(folder.samefile(home) for home in homes):
+        raise InputError(
+            f"{folder}: holds the inputs, which are never overwritten: choose another with --out"
+        )
+    return folder
+
+
+def _prepare(folder: Path) -> None:
+    import os
+
+    folder.mkdir(exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: cannot be written to: choose another folder with --out")
+
+
+def _identity(model: str | None) -> dict[str, Any]:
+    """A digest of the model's file, so that results of another model are never taken for its own."""
+    if model is None:
+        return {"model_sha256": None}
+    import hashlib
+
+    from mlip.checkpoint import resolve_model
+
+    return {"model_sha256": hashlib.sha256(resolve_model(model).read_bytes()).hexdigest()}
+
+
+def _check_elements(tasks: list[Task], engine: BaseCalculator) -> None:
+    """See that the model knows all elements, so that the last of many does not fail hours later."""
+    from ase.data import chemical_symbols
+
+    from mlip.calculators import MLIPCalculator
+
+    if not isinstance(engine, MLIPCalculator):
+        return
+    known = engine.potential.species
+    for task in tasks:
+        unknown = sorted({int(z) for atoms in task.structures for z in atoms.numbers} - set(known))
+        if unknown:
+            symbols, supported = (", ".join(chemical_symbols[z] for z in zs) for zs in (unknown, known))
+            raise InputError(f"{task.name}: contains {symbols}, but the model knows only {supported}")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A live line on stderr, on a terminal only."""
+    if not sys.stderr.isatty() or total == 0:
+        yield lambda number: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"searching {total} transition states") as status:
+        yield lambda number: status.update(f"searching transition states: {number} done of {total}")
