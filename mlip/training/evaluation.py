@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from mlip.potential import Potential
+from mlip.training.hessians import with_products
 from mlip.training.loss import Labels
 from mlip.training.metrics import ErrorSums
 from mlip.training.packed import Batch, PackedFrames
@@ -96,6 +98,13 @@ def predict(
     return predictions, sums.result()
 
 
+def wanted_hessians(batch: Batch, labels: Labels) -> Tensor | None:
+    """Structures of which these labels need the head's Hessian."""
+    if labels.hvp:
+        return torch.arange(batch.graph.num_structures, device=batch.graph.positions.device)
+    return batch.hessians.structures if labels.hessian else None
+
+
 def _outputs(
     potential: Potential,
     data: PackedFrames,
@@ -112,11 +121,16 @@ def _outputs(
     try:
         for frames in sequential_shares(len(data), batch_size, rank, world_size):
             batch = data.batch(frames)
-            hessian_of = batch.hessians.structures if labels.hessian else None
-            yield (
-                batch,
-                potential(batch.graph, forces=labels.forces, stress=labels.stress, hessian_of=hessian_of),
+            output = potential(
+                batch.graph,
+                forces=labels.forces,
+                stress=labels.stress,
+                hessian_of=wanted_hessians(batch, labels),
             )
+            if labels.hvp:  # the same displacements each time, so that epochs can be compared
+                generator = torch.Generator().manual_seed(int(frames[0]))
+                output |= with_products(potential, batch.graph, generator=generator)
+            yield batch, output
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlip.datasets import Frame
+    from mlip.graph import AtomGraph
+    from mlip.potential import Potential
 
 LOW_MODES: Final = 4
 """Lowest vibrations of a frame that the low-mode term of the loss looks at."""
@@ -51,7 +55,9 @@ def clean(hessian: Float64[np.ndarray, "coordinates coordinates"]) -> Float64[np
     return blocks.reshape(3 * size, 3 * size)
 
 
-def labels_of(frame: Frame) -> tuple[Float64[np.ndarray, "rows columns"], Float64[np.ndarray, "rows columns"]]:
+def labels_of(
+    frame: Frame,
+) -> tuple[Float64[np.ndarray, "rows columns"], Float64[np.ndarray, "rows columns"]]:
     """The cleaned Hessian of a frame that has one, and its `low_modes`."""
     assert frame.hessian is not None
     hessian = clean(frame.hessian)
@@ -80,7 +86,8 @@ def _vibrations(
 
 
 QUANTITIES: Final = ("hessian", "lowest_eigenvalue", "lowest_mode_overlap", "frequency", "zero_point_energy")
-"""eV/Å² (mean over the elements of each matrix), eV/Å²/amu, error 1 - |cosine|, cm⁻¹, eV."""
+"""Of a Hessian against its label: eV/Å² (mean over the elements of each matrix), eV/Å²/amu, 1 - |cosine|, cm⁻¹,
+eV."""
 
 
 def differences(
@@ -115,3 +122,34 @@ def split_matrices(
     sizes = (3 * atoms).tolist()
     parts = flat.split([size * size for size in sizes])
     return [part.view(size, size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def with_products(
+    potential: Potential, graph: AtomGraph, *, generator: torch.Generator | None = None
+) -> dict[str, Float[Tensor, "atoms 3"]]:
+    """Random displacements, a normal number for each coordinate, and the Hessian of the energy times them.
+
+    Args:
+        potential: Its energy is differentiated; nothing is passed back to it.
+        graph: Structures.
+        generator: Of the random numbers; torch's own by default.
+    """
+    displacement = torch.randn(graph.positions.shape, generator=generator, dtype=graph.positions.dtype)
+    displacement = displacement.to(graph.positions.device)
+    return {"displacement": displacement, "hvp": potential.hvp(graph, displacement)}
+
+
+def product_errors(
+    found: Mapping[int, Float[Tensor, "coordinates coordinates"]],
+    output: Mapping[str, Tensor],
+    atoms: Int[Tensor, " structures"],
+) -> list[Float[Tensor, " coordinates"]]:
+    """For each structure the head's Hessian times the displacement, less that of the energy.
+
+    Args:
+        found: The head's Hessian of every structure.
+        output: With what `with_products` returns.
+        atoms: Number of atoms of each structure.
+    """
+    spans = zip(*(output[key].split(atoms.tolist()) for key in ("displacement", "hvp")), strict=True)
+    return [found[s] @ v.reshape(-1) - product.reshape(-1) for s, (v, product) in enumerate(spans)]

@@ -35,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mlip.training.config import Loss, max_weight
-from mlip.training.hessians import split_matrices
+from mlip.training.hessians import product_errors, split_matrices
 from mlip.training.packed import Batch
 from mlip.training.schedule import weight_at
 
@@ -65,6 +65,7 @@ class Labels:
     forces: bool
     stress: bool
     hessian: bool = False
+    hvp: bool = False
 
     @classmethod
     def of(cls, config: Loss, *, frozen: bool = False) -> Labels:
@@ -74,6 +75,7 @@ class Labels:
             forces=max_weight(config.forces) > 0 and not frozen,
             stress=max_weight(config.stress) > 0 and not frozen,
             hessian=max_weight(config.hessian) > 0 or max_weight(config.hessian_subspace) > 0,
+            hvp=max_weight(config.hvp) > 0,
         )
 
 
@@ -136,10 +138,8 @@ def _hessian_terms(
         total = total + batch.weight[s] * term / labelled.num_in_step
     if "hvp" in output:
         others = max(1, batch.num_structures_in_step - labelled.num_in_step)
-        spans = zip(*(output[key].split(counts.tolist()) for key in ("displacement", "hvp")), strict=True)
-        for s, (displacement, product) in enumerate(spans):
+        for s, error in enumerate(product_errors(found, output, counts)):
             if s not in labelled.structures:
-                error = found[s] @ displacement.reshape(-1) - product.reshape(-1)
                 total = total + batch.weight[s] * weights.hvp * mean(error) / others
     return total
 

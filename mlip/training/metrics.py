@@ -34,7 +34,7 @@ class ErrorSums:
         self.species = tuple(species)
         self._modes = modes
         self._first_hessian = len(QUANTITIES) + len(self.species)
-        rows = self._first_hessian + len(hessians.QUANTITIES)
+        rows = self._first_hessian + len(hessians.QUANTITIES) + 1
         self._sums = torch.zeros(rows, 3, dtype=torch.float64, device=device)
         self._index = torch.full((120,), -1, dtype=torch.int64, device=device)
         for i, z in enumerate(self.species):
@@ -70,6 +70,10 @@ class ErrorSums:
                 errors = [(float(error.abs().mean()), float(error.square().mean()))]
             rows = torch.tensor([(1.0, *pair) if pair[0] == pair[0] else (0.0, 0.0, 0.0) for pair in errors])
             self._sums[self._first_hessian : self._first_hessian + len(rows)] += rows.to(self._sums)
+        if "hvp" in output:
+            for error in hessians.product_errors(found, output, batch.graph.atoms_per_structure):
+                row = torch.stack([torch.ones_like(error[0]), error.abs().mean(), error.square().mean()])
+                self._sums[-1] += row.double()
 
     def reduce(self) -> None:
         """Add up the sums of all processes."""
@@ -95,7 +99,7 @@ class ErrorSums:
             from ase.data import chemical_symbols
 
             names += [f"forces_{{}}_{chemical_symbols[z]}" for z in self.species]
-        names += [f"{name}_{{}}" for name in hessians.QUANTITIES]
+        names += [f"{name}_{{}}" for name in (*hessians.QUANTITIES, "hvp")]
         for name, (count, absolute, squared) in zip(names, self._sums.tolist(), strict=True):
             if count > 0:
                 out[name.format("rmse")] = (squared / count) ** 0.5

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from mlip.errors import InputError
 from mlip.potential import Potential
-from mlip.training.config import TrainConfig, max_weight
+from mlip.training.config import TrainConfig
 from mlip.training.data import hash_key
 from mlip.training.ema import ExponentialMovingAverage
-from mlip.training.evaluation import evaluate_errors
+from mlip.training.evaluation import evaluate_errors, wanted_hessians
+from mlip.training.hessians import with_products
 from mlip.training.loader import BatchLoader
 from mlip.training.loss import Labels, Weights, batch_loss
 from mlip.training.metrics import ErrorSums
@@ -57,7 +58,6 @@ class TrainingModule(pl.LightningModule):
         self.potential = potential
         self.config = config
         self.labels = Labels.of(config.loss, frozen=config.freeze == "backbone")
-        self._hvp = max_weight(config.loss.hvp) > 0
         self.sampler = EpochSampler(len(train), config.batch_size, config.seed, rank, world_size)
         self.ema = ExponentialMovingAverage(potential, config.ema)
         self.optimizer = make_optimizer(potential, config)
@@ -107,12 +107,11 @@ class TrainingModule(pl.LightningModule):
             batch.graph,
             forces=self.labels.forces,
             stress=self.labels.stress,
-            hessian_of=self._hessian_of(batch),
+            hessian_of=wanted_hessians(batch, self.labels),
             create_graph=True,
         )
-        if self._hvp:
-            output["displacement"] = torch.randn_like(batch.graph.positions)
-            output["hvp"] = self.potential.hvp(batch.graph, output["displacement"])
+        if self.labels.hvp:
+            output |= with_products(self.potential, batch.graph)
         loss = batch_loss(output, batch, weights, self.config.loss, self.labels)
         self.optimizer.zero_grad()
         self.manual_backward(loss * self._world_size)
@@ -128,12 +127,6 @@ class TrainingModule(pl.LightningModule):
             self._check_finite(loss)
         self.step += 1
         self.batches_done += 1
-
-    def _hessian_of(self, batch: Batch) -> Tensor | None:
-        """Structures whose Hessian the loss asks for."""
-        if self._hvp:
-            return torch.arange(batch.graph.num_structures, device=batch.graph.positions.device)
-        return batch.hessians.structures if self.labels.hessian else None
 
     def finish_epoch(self) -> None:
         """Validate with the averaged weights and note the errors of the epoch in ``row``."""
@@ -188,9 +181,11 @@ class TrainingModule(pl.LightningModule):
         )
         counted = [term for term in terms if getattr(self.labels, term[1].removesuffix("_per_atom"))]
         value = sum(w * errors.get(f"{name}_{norm}", 0.0) ** power for w, name in counted)
-        hessian = final_weight(loss.hessian) or final_weight(loss.hessian_subspace) or final_weight(loss.hvp)
-        absolute = loss.hessian_form == "mae"
-        value += hessian * errors.get("hessian_mae" if absolute else "hessian_rmse", 0.0) ** (2 - absolute)
+        norm = "mae" if loss.hessian_form == "mae" else "rmse"
+        power = 1 if norm == "mae" else 2
+        matrices = final_weight(loss.hessian) or final_weight(loss.hessian_subspace)
+        for weight, name in ((matrices, "hessian"), (final_weight(loss.hvp), "hvp")):
+            value += weight * errors.get(f"{name}_{norm}", 0.0) ** power
         return value if math.isfinite(value) else math.inf
 
     def _check_finite(self, value: Tensor) -> None:
