@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlip.alignment import superposed
 from mlip.datasets.generation.force_field import ForceField, Rejected
 from mlip.datasets.generation.labelling import Labeller
 from mlip.datasets.generation.relaxation import MAX_STEP, Labelled, Push, positive
-from mlip.datasets.generation.topology import Array, Indices, Topology, distances
+from mlip.datasets.generation.topology import Array, Topology, distances
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -80,7 +81,7 @@ def shifted_geometry(shift: Shift, positions: Array, rng: np.random.Generator) -
     return ForceField([shift.product]).minimised(out, steps=100)
 
 
-def interpolated(numbers: Indices, reactant: Array, product: Array, images: int) -> list[Array]:
+def interpolated(reactant: Array, product: Array, images: int) -> list[Array]:
     """Images between two geometries, ends left out, whose interatomic distances go over evenly.
 
     Every image minimises Σ (d − d₀)² / d₀⁴ with d₀ the interpolated distances: the image-dependent pair
@@ -89,8 +90,8 @@ def interpolated(numbers: Indices, reactant: Array, product: Array, images: int)
     """
     from scipy.optimize import minimize
 
-    product = turned_onto(numbers, product, reactant)
-    i, j = np.triu_indices(len(numbers), 1)
+    product = superposed(product, reactant)
+    i, j = np.triu_indices(len(reactant), 1)
     first, last = distances(reactant)[i, j], distances(product)[i, j]
     out = []
     for share in np.linspace(0.0, 1.0, images + 2)[1:-1]:
@@ -147,16 +148,6 @@ def refined_path(
             moved.append(frame.positions + (step * min(1.0, MAX_STEP / longest)).reshape(-1, 3))
         path = moved
     return out
-
-
-def turned_onto(numbers: Indices, positions: Array, target: Array) -> Array:
-    """Positions moved and turned rigidly onto a target."""
-    from ase import Atoms
-    from ase.build import minimize_rotation_and_translation
-
-    atoms = Atoms(numbers, positions)
-    minimize_rotation_and_translation(Atoms(numbers, target), atoms)
-    return np.array(atoms.positions)
 
 
 def random_push(rng: np.random.Generator, topology: Topology, positions: Array, *, between: int = 0) -> Push:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlip.alignment import superposed
 from mlip.datasets.generation.collection import Collector, Note
 from mlip.datasets.generation.force_field import ForceField, Rejected, embed, parse
 from mlip.datasets.generation.labelling import LabelError, MakeLabeller, Particles, hessian
@@ -18,7 +19,6 @@ from mlip.datasets.generation.reactions import (
     random_push,
     refined_path,
     shifted_geometry,
-    turned_onto,
 )
 from mlip.datasets.generation.relaxation import Labelled, relax
 from mlip.datasets.generation.sampling import (
@@ -289,8 +289,8 @@ def _shifts(case: _Case, mol: Any, amounts: Amounts) -> None:
 def _path(case: _Case, first: Array, last: Array, amounts: Amounts, reaction: str) -> None:
     """Interpolated and refined images between two geometries."""
     numbers = case.topology.numbers
-    last = turned_onto(numbers, last, first)
-    images = interpolated(numbers, first, last, amounts.images)
+    last = superposed(last, first)
+    images = interpolated(first, last, amounts.images)
     guess = case.guess(first)
     if guess is None:
         guess = np.eye(first.size) * 30.0

@@ -1,10 +1,10 @@
-"""Make the data of the model `gfn2-organic`, pack them, and write its model card.
+"""The model `gfn2-organic`, from nothing: data, training, evaluation, model card.
 
-    python examples/gfn2_organic/recipe.py label --out DATA [--workers N] [--scale 0.01]
-    python examples/gfn2_organic/recipe.py pack  --out DATA
+    python examples/gfn2_organic/recipe.py all --data DATA --run RUN [--workers N] [--scale 0.01]
 
-`label` lists the molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same
-command goes on. `pack` gathers the shards that are there, also while `label` runs.
+or step by step, `label`, `pack`, `train`, `evaluate`, `card` in the place of `all`. `label` lists the
+molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same command goes on.
+`pack` gathers the shards that are there, also while `label` runs. Needs `pip install ".[train,labels]"`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -176,20 +177,63 @@ def label(out: Path, *, workers: int, scale: float) -> None:
     run(out, TBLite, workers=workers, on_progress=say)
 
 
+def train(data: Path, out: Path, more: list[str]) -> None:
+    """`mlip train`, on the data in a folder."""
+    parts = [f"data.{name}={(data / f'{name}.h5').resolve()}" for name in ("train", "valid")]
+    parts.append(f"data.test.unseen_scaffolds={(data / 'test.h5').resolve()}")
+    command = [sys.executable, "-c", "from mlip.cli import main; main()", "train", str(HERE / "train.yaml")]
+    subprocess.run([*command, *parts, f"output={out.resolve()}", *more], check=True)
+
+
+def evaluate(data: Path, model: Path, result: Path, *, limit: int, nve: int, picoseconds: float) -> None:
+    """Measure everything in the model card."""
+    from evaluation import evaluate as measure
+
+    found = measure(str(model), data, limit=limit, nve=nve, picoseconds=picoseconds)
+    result.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def card(data: Path, model: Path, result: Path, out: Path) -> None:
+    """Write the model card."""
+    from card import write_card
+
+    summary = json.loads((data / "summary.json").read_text(encoding="utf-8"))
+    write_card(out, str(model), summary, json.loads(result.read_text(encoding="utf-8")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("label", "pack"))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    steps = ("label", "pack", "train", "evaluate", "card")
+    parser.add_argument("step", choices=("all", *steps))
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--run", type=Path, default=HERE / "run", help="folder of the training")
+    parser.add_argument("--model", type=Path, help="model to evaluate; by default that of the run")
+    parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md", help="the model card")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the numbers of molecules")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    arguments = parser.parse_args()
-    if arguments.command == "label":
-        label(arguments.out, workers=arguments.workers, scale=arguments.scale)
-    else:
-        summary = pack(arguments.out)
-        print(json.dumps({name: part["frames"] for name, part in summary["parts"].items()}))
+    parser.add_argument("--workers", type=int, default=1, help="processes that label")
+    parser.add_argument("--limit", type=int, default=500, help="relaxations to compare, of each sort")
+    parser.add_argument("--nve", type=int, default=50, help="molecules to run dynamics of")
+    parser.add_argument("--picoseconds", type=float, default=0.0, help="of dynamics; 100 takes hours")
+    parser.add_argument("settings", nargs="*", help="of the training, as max_epochs=2")
+    given = parser.parse_intermixed_args()
+    model = given.model or given.run / "model.safetensors"
+    result = given.run / "evaluation.json"
+    given.run.mkdir(parents=True, exist_ok=True)
+    for step in steps if given.step == "all" else (given.step,):
+        if step == "label":
+            label(given.data, workers=given.workers, scale=given.scale)
+        elif step == "pack":
+            summary = pack(given.data)
+            print(json.dumps({name: part["frames"] for name, part in summary["parts"].items()}))
+        elif step == "train":
+            train(given.data, given.run, given.settings)
+        elif step == "evaluate":
+            options = {"limit": given.limit, "nve": given.nve, "picoseconds": given.picoseconds}
+            evaluate(given.data, model, result, **options)
+        else:
+            card(given.data, model, result, given.card)
 
 
 if __name__ == "__main__":

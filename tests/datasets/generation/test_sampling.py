@@ -228,10 +228,9 @@ def test_topology_of_a_geometry() -> None:
 
 def test_interpolation_goes_evenly_and_keeps_atoms_apart() -> None:
     """A hydrogen that goes to the other side of a carbon would run through it on a straight line."""
-    numbers = np.array([6, 9, 1])
     first = np.array([[0.0, 0, 0], [0, 0, 1.4], [1.1, 0, 0]])
     last = np.array([[0.0, 0, 0], [0, 0, 1.4], [-1.1, 0, 0.0]]) @ np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
-    images = interpolated(numbers, first, last + 5.0, 5)
+    images = interpolated(first, last + 5.0, 5)
     assert len(images) == 5
     for image in images:
         assert distances(image)[0, 2] == pytest.approx(1.1, abs=0.05)
