@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlip.cli import EXIT_NOT_CONVERGED
+from mlip.cli.relax_many import Where, is_many, relax_into_database
 from mlip.cli.structure_files import (
     check_writable,
+    model_digest,
     output_format,
     read_structures,
     relaxed_name,
@@ -52,13 +54,20 @@ class _Task:
 
 def relax(
     structures: Annotated[
-        list[Path], typer.Argument(metavar="STRUCT", help="Files in any format that ASE reads.")
+        list[Path],
+        typer.Argument(
+            metavar="STRUCT",
+            help="Files in any format that ASE reads; with --out FILE.db also folders and databases.",
+        ),
     ],
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model file.")] = "default",
     fmax: Annotated[float, typer.Option(help="Converged when no force is larger than this, eV/Å.")] = 0.05,
     steps: Annotated[int, typer.Option(help="Give up after this many steps.")] = 500,
     optimizer: Annotated[
-        str, typer.Option(help="auto, bfgs, lbfgs, bfgs-line-search, fire or rfo.")
+        str,
+        typer.Option(
+            help="auto, internal, lbfgs or fire; for a single structure also bfgs, bfgs-line-search or rfo."
+        ),
     ] = "auto",
     cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too.")] = False,
     pressure: Annotated[
@@ -66,10 +75,17 @@ def relax(
     ] = 0.0,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Result; default STRUCT-relaxed.xyz beside each input."),
+        typer.Option(
+            metavar="FILE",
+            help="Result; default STRUCT-relaxed.xyz beside each input. FILE.db: all, in batches.",
+        ),
     ] = None,
     trajectory: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Path taken, .traj or .xyz; one structure only.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers compute; with --out FILE.db."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
@@ -79,11 +95,25 @@ def relax(
 
     Exits 0 when all structures converged, 3 when some did not (what was reached is written all the same), 2
     when something given cannot be used. Inputs are never overwritten.
+
+    With --out FILE.db any number of structures is relaxed in batches. Each is one row of an ASE database with
+    its status, energy, steps and time; what cannot be read or relaxed is a row that says why, and stops
+    nothing. The same command goes on after an interruption and repeats nothing.
     """
-    tasks = _plan(structures, out, trajectory)
     options: dict[str, Any] = {
         "fmax": fmax, "steps": steps, "optimizer": optimizer, "cell": cell, "pressure_gpa": pressure
     }  # fmt: skip
+    if is_many(structures, out):
+        assert out is not None
+        if trajectory is not None:
+            raise InputError("--trajectory holds the path of one structure: leave it out with --out FILE.db")
+        check_writable(out, inputs=[path for path in structures if path.exists() and not path.is_dir()])
+        where = Where(model=model, device=device, dtype=dtype, scheduler=scheduler)
+        relax_into_database(structures, out, where, options, as_json=as_json)
+        return
+    if scheduler is not None:
+        raise InputError("--scheduler needs a database for the results: --out results.db")
+    tasks = _plan(structures, out, trajectory)
     for task in tasks:
         with _naming(task):
             check_relaxation(task.atoms, trajectory=task.trajectory, **options)
@@ -91,12 +121,13 @@ def relax(
 
     calculator = MLIPCalculator(model, device=device, dtype=dtype)
     _check_structures(tasks, calculator, model)
-    records = []
+    records, digest = [], model_digest(model)
     for number, task in enumerate(tasks):
         with _naming(task), _progress(f"{task.label} [{number + 1}/{len(tasks)}]") as show:
             result = run_relaxation(
                 task.atoms, calculator, trajectory=task.trajectory, callback=show, **options
             )
+        result.atoms.info.update(model=model, model_sha256=digest, converged=result.converged)
         records.append((task, result))
         if number + 1 == len(tasks) or tasks[number + 1].output != task.output:
             done = [reached.atoms for written, reached in records if written.output == task.output]

@@ -49,11 +49,12 @@ def read_structures(path: Path) -> list[Atoms]:
     if not frames or any(len(atoms) == 0 for atoms in frames):
         raise InputError(f"{path}: the file holds no atoms, but at least one is needed")
     for atoms in frames:
-        _forget_results(atoms)
+        forget_results(atoms)
     return frames
 
 
-def _forget_results(atoms: Atoms) -> None:
+def forget_results(atoms: Atoms) -> None:
+    """Drop what a file said of energies, forces and stress."""
     atoms.calc = None
     for held in (atoms.info, atoms.arrays):
         for key in [key for key in held if key.lower().split("_")[-1] in _STALE]:
@@ -127,3 +128,16 @@ def write_structures(path: Path, frames: Sequence[Atoms], *, format: str) -> Non
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def model_digest(model: str) -> str:
+    """The first 16 digits of the SHA-256 of a model's file: which weights made a result.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    import hashlib
+
+    from mlip.checkpoint import resolve_model
+
+    return hashlib.sha256(resolve_model(model).read_bytes()).hexdigest()[:16]

@@ -75,7 +75,7 @@ class InternalOptimizer:
     def _advance(self, walkers: list[Walker]) -> None:
         for walker in walkers:
             if walker.memory is None:
-                walker.memory = Memory(_coordinates(walker))
+                walker.memory = Memory(coordinates_of(walker))
         frame = Frame(walkers)
         back = _learn(frame)
         for s in back:
@@ -87,13 +87,13 @@ class InternalOptimizer:
             frame.patch(back)
         renewed = _outworn(frame)
         for s in renewed:
-            walkers[s].memory = Memory(_coordinates(walkers[s]), trust=walkers[s].memory.trust)
+            walkers[s].memory = Memory(coordinates_of(walkers[s]), trust=walkers[s].memory.trust)
         if renewed:
             frame = Frame(walkers)
         _step(frame)
 
 
-def _coordinates(walker: Walker) -> Internals:
+def coordinates_of(walker: Walker) -> Internals:
     """Coordinates that reach every motion that is left to the structure."""
     internals = find_internals(walker.atoms, cartesian=False)
     degree = np.bincount(internals.ends[:, 0], minlength=len(walker.atoms))

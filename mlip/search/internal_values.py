@@ -71,12 +71,12 @@ class JoinedInternals:
         stretch, bend, torsion, wag, linear, cartesian = self.rows
         out[stretch] = np.linalg.norm(v[self.stretches], axis=1)
         u, w = unit[self.bends[:, 0]], unit[self.bends[:, 1]]
-        out[bend] = np.arctan2(np.linalg.norm(np.cross(u, w), axis=1), _dot(u, w))
+        out[bend] = np.arctan2(np.linalg.norm(_cross(u, w), axis=1), _dot(u, w))
         b1, b2, b3 = (v[self.torsions[:, k]] for k in range(3))
-        n1, n2 = np.cross(b2, b1), np.cross(b2, b3)
-        out[torsion] = np.arctan2(_dot(np.cross(n1, n2), unit[self.torsions[:, 1]]), _dot(n1, n2))
+        n1, n2 = _cross(b2, b1), _cross(b2, b3)
+        out[torsion] = np.arctan2(_dot(_cross(n1, n2), unit[self.torsions[:, 1]]), _dot(n1, n2))
         a, b, c = (unit[self.wags[:, k]] for k in range(3))
-        out[wag] = _dot(a, np.cross(b, c))
+        out[wag] = _dot(a, _cross(b, c))
         out[linear] = _dot(self.directions, unit[self.linear[:, 0]] + unit[self.linear[:, 1]])
         if since is not None:
             back = np.linalg.solve(cells, since)
@@ -152,6 +152,15 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", a, b)
 
 
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`np.cross` for rows of three, several times faster."""
+    out = np.empty_like(a)
+    for axis in range(3):
+        following, last = (axis + 1) % 3, (axis + 2) % 3
+        out[:, axis] = a[:, following] * b[:, last] - a[:, last] * b[:, following]
+    return out
+
+
 def _across(unit: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """The part of `vector` at right angles to `unit`."""
     return vector - _dot(unit, vector)[:, None] * unit
@@ -162,7 +171,7 @@ def _bend_parts(
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     one, other = bends[:, 0], bends[:, 1]
     u, w = unit[one], unit[other]
-    sine = np.maximum(np.linalg.norm(np.cross(u, w), axis=1), _TINY)[:, None]
+    sine = np.maximum(np.linalg.norm(_cross(u, w), axis=1), _TINY)[:, None]
     return [
         (rows, one, -_across(u, w) / (length[one] * sine)),
         (rows, other, -_across(w, u) / (length[other] * sine)),
@@ -177,7 +186,7 @@ def _torsion_parts(
     Source: A. Blondel and M. Karplus, J. Comput. Chem. 17, 1132 (1996).
     """
     b1, b2, b3 = (v[torsions[:, k]] for k in range(3))
-    n1, n2 = np.cross(b2, b1), np.cross(b2, b3)
+    n1, n2 = _cross(b2, b1), _cross(b2, b3)
     length = np.linalg.norm(b2, axis=1)[:, None]
     first = n1 * (-length / np.maximum(_dot(n1, n1), _TINY)[:, None])
     last = n2 * (length / np.maximum(_dot(n2, n2), _TINY)[:, None])
@@ -192,7 +201,7 @@ def _wag_parts(
     parts = []
     for k in range(3):
         edge, following, last = wags[:, k], wags[:, (k + 1) % 3], wags[:, (k + 2) % 3]
-        normal = np.cross(unit[following], unit[last])
+        normal = _cross(unit[following], unit[last])
         parts.append((rows, edge, _across(unit[edge], normal) / length[edge]))
     return parts
 

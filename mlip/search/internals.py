@@ -35,6 +35,9 @@ LINEAR: Final = np.radians(175.0)
 MOST_NEIGHBOURS: Final = 4
 """Atoms with more bonds (metals, close packing) get stretches only."""
 
+LARGEST_DENSE: Final = 300
+"""Atoms of a molecule up to which all distances are looked at to find its bonds."""
+
 FLAT: Final = 0.35
 """Triple product of the unit vectors to three neighbours up to which an atom counts as planar."""
 
@@ -127,11 +130,16 @@ def _bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     if len(atoms) == 1 and not atoms.pbc.any():
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0)
     reach = 2.0 * BOND * float(radii.max())
-    heads, tails, shifts = neighbor_list(positions, cell, atoms.pbc, reach)
+    if atoms.pbc.any() or len(atoms) > LARGEST_DENSE:
+        heads, tails, images = neighbor_list(positions, cell, atoms.pbc, reach)
+        shifts = images.astype(np.float64)
+    else:
+        tails, heads = np.nonzero(~np.eye(len(atoms), dtype=bool))
+        shifts = np.zeros((len(tails), 3))
     distances = np.linalg.norm(positions[heads] - positions[tails] + shifts @ cell, axis=1)
     contact = radii[heads] + radii[tails]
     bonded = distances < BOND * contact
-    tails, heads, shifts = tails[bonded], heads[bonded], shifts[bonded].astype(np.float64)
+    tails, heads, shifts = tails[bonded], heads[bonded], shifts[bonded]
     rho = np.exp(1.0 - distances[bonded] / contact[bonded])
     if atoms.pbc.any():
         return tails, heads, shifts, rho
@@ -148,11 +156,13 @@ def _bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 
 def _joints(positions: np.ndarray, tails: np.ndarray, heads: np.ndarray) -> np.ndarray:
     """(n, 2), pairs of nearest atoms that join the fragments to one, shortest first."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     size = len(positions)
-    count, label = connected_components(coo_array((np.ones(len(tails)), (tails, heads)), shape=(size, size)))
+    reached = np.eye(size, dtype=np.float32)
+    reached[tails, heads] = 1.0
+    for _ in range(int(np.ceil(np.log2(size)))):
+        reached = np.minimum(reached @ reached, 1.0)
+    label = reached.argmax(axis=1)  # the first atom that each one is joined to
+    count = len(np.unique(label))
     joints: list[tuple[int, int]] = []
     if count > 1:
         apart = np.linalg.norm(positions[:, None] - positions[None], axis=2)
@@ -220,6 +230,8 @@ def _wags(tails: np.ndarray, units: np.ndarray) -> np.ndarray:
 
 def _across(units: np.ndarray) -> np.ndarray:
     """(2n, 3), two directions at right angles to each unit vector and to each other."""
+    if len(units) == 0:
+        return np.zeros((0, 3))
     smallest = np.eye(3)[np.abs(units).argmin(axis=1)]
     first = np.cross(units, smallest)
     first /= np.linalg.norm(first, axis=1)[:, None]

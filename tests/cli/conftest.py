@@ -43,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with water.xyz, silicon.cif and two.xyz (two frames) in it."""
     monkeypatch.chdir(tmp_path)
     water = molecule("H2O")
+    water.positions *= 0.85
     write("water.xyz", water)
     silicon = bulk("Si", a=5.2, cubic=True)
     silicon.rattle(0.05, seed=1)

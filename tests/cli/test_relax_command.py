@@ -144,7 +144,7 @@ def test_unreadable_files(run, folder: Path, model_file: Path) -> None:
     message = run.refused("relax", "none.xyz", "--model", model_file)
     assert "none.xyz: the file holds no atoms" in message or "none.xyz: cannot be read" in message
     Path("folder").mkdir()
-    assert "folder: is a directory" in run.refused("relax", "folder", "--model", model_file)
+    assert "folder: is a folder: name a database for the results, --out results.db" in run.refused("relax", "folder", "--model", model_file)
 
 
 def test_unknown_element(run, folder: Path, model_file: Path) -> None:
