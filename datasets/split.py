@@ -1,50 +1,131 @@
-"""Deterministic splits that never put frames of one group on two sides."""
+"""Deterministic splits that never put what belongs together on two sides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
+from mlip.datasets.digest import structure_digest
 from mlip.datasets.frames import Frame
 from mlip.datasets.labels import FrameList
 from mlip.errors import InputError
 
+KEYS: Final = ("group", "molecule", "reaction", "trajectory")
+"""What frames can have in common, by the names of `Frame`'s attributes."""
+
 
 def split_frames(
-    frames: Sequence[Frame], fractions: Sequence[float], *, by: str = "frame", seed: int = 0
+    frames: Sequence[Frame], fractions: Sequence[float], *, by: str | Sequence[str] = "frame", seed: int = 0
 ) -> list[FrameList]:
     """Divide frames into parts of about the given fractions.
 
-    Isolated atoms always go to the first part. The same frames, fractions and seed give the same split on
-    every machine; order within a part is the file's.
+    Frames of the same structure, bit for bit, always go to the same part, and isolated atoms to the first.
+    The same frames, fractions and seed give the same split on every machine; order within a part is the
+    file's.
 
     Args:
         frames: Frames; a `FrameList` hands its report on to every part.
         fractions: Positive, adding up to at most 1; what is left over is in no part.
-        by: `"frame"`, or `"group"` to keep the frames of a group (molecule, trajectory; the composition where
-            a frame has no group) in one part. Parts then differ from the fractions by at most about the
-            largest group.
+        by: `"frame"`, or one or several of `KEYS`: frames that have one of these in common, or the
+            trajectory, stay together, and so does whatever hangs together by a chain of such frames. A frame
+            without any of the keys stays with the others of its composition that have none. Parts then differ
+            from the fractions by at most about the largest such set.
         seed: Of the shuffle.
 
     Raises:
-        InputError: The fractions cannot be used, or a part would be empty.
+        InputError: The fractions cannot be used, no frame has the key, or a part would be empty.
     """
     shares = _checked(fractions)
-    if by not in ("frame", "group"):
-        raise InputError(f"`by` is {by!r} but must be 'frame' or 'group'")
+    keys = checked_keys(by)
     rng = np.random.default_rng(seed)
     atoms = [i for i, f in enumerate(frames) if f.is_isolated_atom]
     others = [i for i, f in enumerate(frames) if not f.is_isolated_atom]
-    parts = _by_frame(others, shares, rng) if by == "frame" else _by_group(frames, others, shares, rng)
+    if keys:
+        sets = connected(frames, others, keys)
+        parts = _by_set(sets, shares, rng)
+        what = f"{len(sets)} {'+'.join(keys)} sets of {len(others)} frames"
+    else:
+        parts = _by_frame(frames, others, shares, rng)
+        what = f"{len(others)} frames"
     if any(not p for p in parts):
-        what = f"{len(frames)} frames" if by == "frame" else f"{len({_group(f) for f in frames})} groups"
         raise InputError(
             f"{what} cannot be split into {len(shares)} parts {list(fractions)}: one would be empty"
         )
     parts[0] = atoms + parts[0]
     report = frames.report if isinstance(frames, FrameList) else None
     return [FrameList([frames[i] for i in sorted(p)], report=report) for p in parts]
+
+
+def checked_keys(by: str | Sequence[str]) -> tuple[str, ...]:
+    """The keys in `by`, none for "frame".
+
+    Raises:
+        InputError: It is neither "frame" nor some of `KEYS`.
+    """
+    names = tuple(n.strip() for n in by.split(",")) if isinstance(by, str) else tuple(by)
+    if names == ("frame",):
+        return ()
+    if not names or not set(names) <= set(KEYS):
+        raise InputError(f"`by` is {by!r} but must be frame, or of {', '.join(KEYS)} (several: with commas)")
+    return names
+
+
+Mark = tuple[str, str]
+"""A name and what it is the name of, such as ("water/300K", "trajectory")."""
+
+
+def connected(frames: Sequence[Frame], indices: Sequence[int], keys: Sequence[str]) -> dict[Mark, list[int]]:
+    """Sets of frames that hang together, by name.
+
+    Args:
+        frames: All frames.
+        indices: Those to look at.
+        keys: Of `KEYS`; the trajectory and the digest of the structure count in any case.
+
+    Returns:
+        Indices of the frames of each set, by the first, in alphabetical order, of the keys of its frames.
+
+    Raises:
+        InputError: No frame has a key other than the group.
+    """
+    for key in keys:
+        if key != "group" and indices and not any(getattr(frames[i], key) for i in indices):
+            raise InputError(
+                f"no frame has a {key}, so that they cannot be split by it: split by group (which falls back "
+                "on the composition) or by frame"
+            )
+    roots: dict[Mark, Mark] = {}
+
+    def root(node: Mark) -> Mark:
+        path = []
+        while (above := roots.setdefault(node, node)) != node:
+            path.append(node)
+            node = above
+        for passed in path:
+            roots[passed] = node
+        return node
+
+    firsts = {}
+    for i in indices:
+        first, *rest = _marks(frames[i], keys)
+        firsts[i] = first
+        for mark in rest:
+            roots[root(mark)] = root(first)
+    sets: dict[Mark, list[int]] = {}
+    for i in indices:
+        sets.setdefault(root(firsts[i]), []).append(i)
+    return {min(firsts[i] for i in members): members for members in sets.values()}
+
+
+def _marks(frame: Frame, keys: Sequence[str]) -> Iterator[Mark]:
+    """What a frame hangs on, the key that was asked for first."""
+    own = [(value, key) for key in keys if (value := getattr(frame, key))]
+    yield from own or [(frame.formula, "formula")]
+    if frame.trajectory:
+        yield frame.trajectory, "trajectory"
+    yield str(structure_digest(frame)), "structure"
 
 
 def _checked(fractions: Sequence[float]) -> list[float]:
@@ -56,26 +137,28 @@ def _checked(fractions: Sequence[float]) -> list[float]:
     return shares
 
 
-def _group(frame: Frame) -> str:
-    return frame.group or frame.formula
-
-
-def _by_frame(indices: list[int], shares: list[float], rng: np.random.Generator) -> list[list[int]]:
-    order = [indices[k] for k in rng.permutation(len(indices))]
-    ends = [round(len(indices) * s) for s in np.cumsum(shares).tolist()]
-    return [order[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-
-
-def _by_group(
+def _by_frame(
     frames: Sequence[Frame], indices: list[int], shares: list[float], rng: np.random.Generator
 ) -> list[list[int]]:
-    """Groups, largest first and equal ones at random: each goes to the part that lacks most of its share."""
-    members: dict[str, list[int]] = {}
+    """At random; further copies of a structure follow the first."""
+    first: dict[int, int] = {}
+    copies: dict[int, list[int]] = {}
     for i in indices:
-        members.setdefault(_group(frames[i]), []).append(i)
+        origin = first.setdefault(structure_digest(frames[i]), i)
+        copies.setdefault(origin, []).append(i)
+    order = [indices[k] for k in rng.permutation(len(indices))]
+    ends = [round(len(indices) * s) for s in np.cumsum(shares).tolist()]
+    return [
+        [i for k in order[a:b] for i in copies.get(k, [])] for a, b in zip([0, *ends[:-1]], ends, strict=True)
+    ]
+
+
+def _by_set(members: dict[Mark, list[int]], shares: list[float], rng: np.random.Generator) -> list[list[int]]:
+    """Sets, largest first and equal ones at random: each goes to the part that lacks most of its share."""
     names = sorted(members)
     rest = 1.0 - sum(shares)
-    targets = np.array([*shares, rest] if rest > 1e-9 else shares) * len(indices)
+    count = sum(len(m) for m in members.values())
+    targets = np.array([*shares, rest] if rest > 1e-9 else shares) * count
     parts: list[list[int]] = [[] for _ in targets]
     order = [names[i] for i in rng.permutation(len(names))]
     for name in sorted(order, key=lambda n: -len(members[n])):

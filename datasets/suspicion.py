@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mlip.datasets.consistency import Slope, force_slope, stress_slope
+from mlip.datasets.consistency import Slope, energy_jumps, force_slope, shear_order, stress_slope
 from mlip.datasets.frames import Frame
 from mlip.datasets.statistics import least_squares_e0
 from mlip.units import GPA, HARTREE, HARTREE_PER_BOHR, KBAR, KCAL_PER_MOL, KJ_PER_MOL
@@ -33,6 +33,8 @@ def label_findings(frames: Sequence[Frame], *, e0s: Mapping[int, float] | None) 
     yield from _magnitudes(bulk)
     yield from _slopes("forces", force_slope(bulk))
     yield from _slopes("stress", stress_slope(bulk))
+    yield from _jumps(frames)
+    yield from _order(bulk)
 
 
 def scott_energy(atomic_numbers: np.ndarray) -> float:
@@ -131,6 +133,32 @@ def _magnitudes(frames: Sequence[Frame]) -> Iterator[Warned]:
         i, f = large[0]
         text = f"frame {i}: {np.abs(f.stress).max():.4g} eV/Å³ is {np.abs(f.stress).max() / GPA:.4g} GPa"  # type: ignore[arg-type]
         yield "warning", "stresses look like another unit than eV/Å³", len(large), text
+
+
+def _jumps(frames: Sequence[Frame]) -> Iterator[Warned]:
+    """Steps of a trajectory whose energies do not fit the forces, where those of the others do."""
+    jumps = energy_jumps(frames)
+    if jumps:
+        worst = max(jumps, key=lambda jump: abs(jump.energy))
+        yield (
+            "warning",
+            "energies jump along a trajectory",
+            len(jumps),
+            f"frames {worst.first} and {worst.second}: {worst.energy:+.4g} eV beside what the forces say",
+        )
+
+
+def _order(frames: Sequence[Frame]) -> Iterator[Warned]:
+    """Shear stresses in another order than yz xz xy."""
+    order = shear_order(frames)
+    if order is not None:
+        yield (
+            "warning",
+            "shear stresses are in the wrong order",
+            sum(f.stress is not None for f in frames),
+            f"what is stored as yz xz xy fits the energies as {' '.join(order)}"
+            + (", the order of VASP" if order == ("xy", "yz", "xz") else ""),
+        )
 
 
 def _slopes(label: str, slope: Slope | None) -> Iterator[Warned]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ OVERLAP = 0.3
 """Atoms closer than this are an error, Å."""
 CLOSE = 0.5
 """Atoms closer than this are a warning, Å."""
+DUPLICATES = "duplicate frames"
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,20 @@ class Finding:
         check: What was checked.
         count: Number of frames concerned.
         example: The first of them, in words.
+        frames: Places of all that are at fault, where it is a fault of single frames.
     """
 
     severity: Severity
     check: str
     count: int
     example: str
+    frames: tuple[int, ...] = field(default=(), compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
+        """JSON-ready values, without the places."""
+        values = asdict(self)
+        del values["frames"]
+        return values
 
 
 def validate_frames(
@@ -55,7 +60,8 @@ def validate_frames(
     Args:
         frames: Frames.
         require: Labels (`energy`, `forces`, `stress`) whose absence is an error.
-        e0s: Energies of isolated atoms, eV, to test the energies against.
+        e0s: Energies of isolated atoms, eV, to test the energies against; by default those of the isolated
+            atoms among the frames.
 
     Raises:
         InputError: `require` names something that is not a label.
@@ -67,19 +73,46 @@ def validate_frames(
     for check, severity, test in _PER_FRAME:
         hits = [(i, what) for i, f in enumerate(frames) if (what := test(f)) is not None]
         if hits:
-            findings.append(Finding(severity, check, len(hits), f"frame {hits[0][0]}: {hits[0][1]}"))
+            places = tuple(i for i, _ in hits)
+            example = f"frame {places[0]}: {hits[0][1]}"
+            findings.append(Finding(severity, check, len(hits), example, places))
     findings.extend(_overlaps(frames))
     findings.extend(_missing(frames, require))
     findings.extend(_duplicates(frames))
     sound = [
         f for f in frames if _not_finite(f) is None and _unknown_element(f) is None and not has_flat_cell(f)
     ]
-    findings.extend(Finding(*fields) for fields in label_findings(sound, e0s=e0s))
+    findings.extend(Finding(*fields) for fields in label_findings(sound, e0s=e0s or _own_atoms(sound)))
     return sorted(findings, key=lambda f: _RANK[f.severity])
 
 
+def without_faults(frames: Sequence[Frame], findings: Sequence[Finding]) -> list[Frame]:
+    """Frames that can be used: without those of any error, and of duplicates the first only.
+
+    What is only odd (a warning or note) stays, and no label is changed: what a wrong unit or sign should have
+    been is for a person to say.
+
+    Args:
+        frames: Frames.
+        findings: What `validate_frames` found in them.
+    """
+    bad: set[int] = set()
+    for finding in findings:
+        if finding.severity == "error" or finding.check == DUPLICATES:
+            bad.update(finding.frames)
+    return [frame for i, frame in enumerate(frames) if i not in bad]
+
+
+def _own_atoms(frames: Sequence[Frame]) -> dict[int, float] | None:
+    """Energies of the isolated atoms among the frames, if there are any."""
+    found = {
+        int(f.atomic_numbers[0]): f.energy for f in frames if f.is_isolated_atom and f.energy is not None
+    }
+    return found or None
+
+
 def _not_finite(frame: Frame) -> str | None:
-    for name in ("positions", "cell", "energy", "forces", "stress"):
+    for name in ("positions", "cell", "energy", "forces", "stress", "hessian"):
         value = getattr(frame, name)
         if value is not None and not np.isfinite(value).all():
             return f"`{name}` holds NaN or infinity"
@@ -101,7 +134,7 @@ def _partly_periodic(frame: Frame) -> str | None:
 
 
 def _net_force(frame: Frame) -> str | None:
-    if frame.forces is None or frame.pbc.any() or not np.isfinite(frame.forces).all():
+    if frame.forces is None or not np.isfinite(frame.forces).all():
         return None
     net = float(np.linalg.norm(frame.forces.sum(axis=0)))
     return f"forces add up to {net:.3g} eV/Å" if net > 0.01 * len(frame) else None
@@ -142,7 +175,7 @@ _PER_FRAME: tuple[tuple[str, Severity, Callable[[Frame], str | None]], ...] = (
     ("unknown element", "error", _unknown_element),
     ("periodic cell without volume", "error", _flat_cell),
     ("forces above 50 eV/Å", "warning", _large_force),
-    ("forces of a molecule do not add up to zero", "warning", _net_force),
+    ("forces do not add up to zero", "warning", _net_force),
     ("asymmetric stress", "warning", _asymmetric_stress),
     ("stress of a molecule", "warning", _molecular_stress),
     ("charge and multiplicity do not fit", "warning", _spin_parity),
@@ -166,7 +199,11 @@ def _overlaps(frames: Sequence[Frame]) -> Iterator[Finding]:
             k, distance, i, j = found[0]
             name = f"atoms closer than {OVERLAP if severity == 'error' else CLOSE} Å"
             yield Finding(
-                severity, name, len(found), f"frame {k}: atoms {i} and {j} are {distance:.4f} Å apart"
+                severity,
+                name,
+                len(found),
+                f"frame {k}: atoms {i} and {j} are {distance:.4f} Å apart",
+                tuple(place for place, *_ in found),
             )
 
 
@@ -188,6 +225,7 @@ def _missing(frames: Sequence[Frame], require: Sequence[str]) -> Iterator[Findin
             f"no {label}",
             len(lacking),
             f"frame {lacking[0]}" + (" (and all)" if everywhere else ""),
+            tuple(lacking),
         )
 
 
@@ -204,7 +242,12 @@ def _duplicates(frames: Sequence[Frame]) -> Iterator[Finding]:
             other.append((first, i))
     if other:
         yield Finding(
-            "error", "one structure, two different labels", len(other), "frames {} and {}".format(*other[0])
+            "error",
+            "one structure, two different labels",
+            len(other),
+            "frames {} and {}".format(*other[0]),
+            tuple(sorted({i for pair in other for i in pair})),  # nothing says which of them is right
         )
     if same:
-        yield Finding("warning", "duplicate frames", len(same), "frames {} and {}".format(*same[0]))
+        example = "frames {} and {}".format(*same[0])
+        yield Finding("warning", DUPLICATES, len(same), example, tuple(i for _, i in same))

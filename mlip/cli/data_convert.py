@@ -11,14 +11,17 @@ import typer
 from mlip.cli.data_options import (
     AsJson,
     EnergyKey,
+    Force,
     ForcesKey,
     GroupKey,
     StressKey,
     VirialKey,
+    check_new,
     label_keys,
     print_json,
     print_table,
 )
+from mlip.errors import InputError
 
 if TYPE_CHECKING:
     from mlip.datasets.convert import Conversion
@@ -38,16 +41,22 @@ def convert(
     stress_key: StressKey = None,
     virial_key: VirialKey = None,
     group_key: GroupKey = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Gather data sets in one file; labels come out in eV, eV/Å, eV/Å³ (tension positive) and eV/Å².
 
     The inputs are read frame by frame. Into .h5, a command that was interrupted goes on where it stopped when
-    it is given again, and further inputs are added to the file; no input gets into it twice.
+    it is given again, and further inputs are added to the file; no input gets into it twice. Other files are
+    replaced with --force only.
     """
     from mlip.cli.interruption import SIGNALLED, Interruption
     from mlip.datasets.convert import convert as run
 
+    if out.suffix.lower() not in (".h5", ".hdf5"):
+        check_new(out, inputs=inputs, force=force)
+    elif force and out.exists():
+        raise InputError(f"{out}: is extended, not replaced: to start anew, remove it first")
     keys = label_keys(energy_key, forces_key, stress_key, virial_key, group_key)
     shown = sys.stderr.isatty()
 

@@ -34,6 +34,28 @@ Format = Annotated[
     typer.Option(help="Name of the format, as spice; by default from ending and content."),
 ]
 
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+
+
+def check_new(path: Path, *, inputs: list[Path], force: bool) -> None:
+    """See that a result can go to `path`: it exists only if it may be replaced, and is never an input.
+
+    Raises:
+        InputError: It cannot.
+    """
+    from mlip.datasets.formats import detect_format
+    from mlip.datasets.write import WRITABLE
+    from mlip.errors import InputError
+
+    if (kind := detect_format(path)) not in WRITABLE:
+        raise InputError(f"{path}: cannot write the format {kind}; those that can be: {', '.join(WRITABLE)}")
+    if not path.exists():
+        return
+    if any(path.samefile(given) for given in inputs if given.exists()):
+        raise InputError(f"{path}: is an input, which is never overwritten: give another name")
+    if not force:
+        raise InputError(f"{path}: exists already; give another name, or replace it with --force")
+
 
 def label_keys(
     energy: str | None, forces: str | None, stress: str | None, virial: str | None, group: str | None

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mlip.cli import app
 from mlip.datasets import Frame, H5Dataset, frame_digest, read_frames, write_frames
 
-COMMANDS = ("info", "validate", "split", "convert")
+COMMANDS = ("info", "validate", "split", "thin", "convert")
 
 
 def _run(*arguments: object) -> Any:
@@ -31,6 +31,7 @@ def _arguments(command: str, file: Path) -> list[object]:
     """A complete call of `command` on `file`."""
     extra: dict[str, list[object]] = {
         "split": ["--out-dir", file.parent / "parts", "--fractions", "0.5,0.5"],
+        "thin": ["--out", file.parent / "out.xyz"],
         "convert": ["--out", file.parent / "out.h5"],
     }
     return [command, file, *extra.get(command, [])]
@@ -125,6 +126,113 @@ def test_split_by_group(tmp_path: Path, shared_data: Path) -> None:
     assert [p["data_hash"] for p in again["parts"]] == [p["data_hash"] for p in facts["parts"]]
 
 
+def _molecules() -> list[Frame]:
+    """Five molecules with two trajectories each, one structure twice."""
+    rng = np.random.default_rng(0)
+    frames = [
+        Frame(
+            positions=np.array([[0, 0, 0], [0, 0, 1.0 + 0.001 * step]]) + rng.normal(),
+            atomic_numbers=np.array([1, 1 + molecule]),
+            energy=-1.0,
+            molecule=f"m{molecule}",
+            trajectory=f"m{molecule}/{path}",
+            step=step,
+        )
+        for molecule in range(5)
+        for path in range(2)
+        for step in range(4)
+    ]
+    return [*frames, frames[3]]
+
+
+def test_split_by_molecule_and_trajectory(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a.xyz", _molecules())
+    for by, name in (
+        ("molecule", "molecule"),
+        ("trajectory", "trajectory"),
+        ("molecule,trajectory", "molecule"),
+    ):
+        options = ["--out-dir", tmp_path / by, "--fractions", "0.6,0.2,0.2", "--by", by]
+        parts = [read_frames(p["file"]) for p in _json("split", tmp_path / "a.xyz", *options)["parts"]]
+        sides = [{getattr(f, name) for f in part} for part in parts]
+        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
+        assert sum(len(part) for part in parts) == 41
+
+
+def test_thin(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a.xyz", _molecules()[:-1])
+    facts = _json("thin", tmp_path / "a.xyz", "--out", tmp_path / "b.xyz", "--multiply-weights")
+    assert (facts["frames"], facts["kept"], facts["trajectories"], facts["stands_for_at_most"]) == (
+        40,
+        20,
+        10,
+        3,
+    )
+    thinned = read_frames(tmp_path / "b.xyz")
+    assert [(f.step, f.weight) for f in thinned][:4] == [(0, 3.0), (3, 1.0)] * 2
+    text = _run("thin", tmp_path / "a.xyz", "--out", tmp_path / "c.xyz", "--rmsd", 0).stdout
+    assert "c.xyz: 40 of 40 frames, 10 trajectories" in text
+    (tmp_path / "d.xyz").write_text("1\nenergy=1\nH 0 0 0\n")
+    assert "nothing was thinned" in _run("thin", tmp_path / "d.xyz", "--out", tmp_path / "e.xyz").stdout
+
+
+@pytest.mark.parametrize("command", ["split", "thin", "convert", "validate"])
+def test_files_are_replaced_by_force_only(tmp_path: Path, command: str) -> None:
+    write_frames(tmp_path / "a.xyz", _molecules()[:-1])
+    out = tmp_path / ("train.xyz" if command == "split" else "out.xyz")
+    options: list[object] = {
+        "split": ["--out-dir", tmp_path, "--fractions", "0.5,0.5"],
+        "validate": ["--fix", out],
+    }.get(command, ["--out", out])
+    out.write_text("mine")
+    result = _run(command, tmp_path / "a.xyz", *options)
+    assert result.exit_code == 2
+    assert f"{out}: exists already; give another name, or replace it with --force" in result.stderr
+    assert out.read_text() == "mine"
+    assert not (tmp_path / "valid.xyz").exists()
+    assert _run(command, tmp_path / "a.xyz", *options, "--force").exit_code == 0
+    assert len(read_frames(out)) > 10
+    own = (
+        ["--out-dir", tmp_path, "--fractions", "1"]
+        if command == "split"
+        else [options[0], tmp_path / "train.xyz"]
+    )
+    write_frames(tmp_path / "train.xyz", _molecules()[:8])
+    result = _run(command, tmp_path / "train.xyz", *own, "--force")
+    assert result.exit_code == 2
+    assert "is an input, which is never overwritten" in result.stderr
+
+
+def test_a_conversion_into_hdf5_is_extended_not_replaced(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a.xyz", _molecules()[:4])
+    command = ("convert", tmp_path / "a.xyz", "--out", tmp_path / "a.h5")
+    assert _run(*command).exit_code == _run(*command).exit_code == 0
+    assert "is extended, not replaced: to start anew, remove it first" in _run(*command, "--force").stderr
+    assert len(read_frames(tmp_path / "a.h5")) == 4
+
+
+def test_fix_writes_what_is_sound(tmp_path: Path) -> None:
+    sound = _molecules()
+    text = "".join(FAULTY[check] for check in ("NaN or infinity", "atoms closer than 0.3 Å"))
+    write_frames(tmp_path / "sound.xyz", sound)
+    content = (tmp_path / "sound.xyz").read_text() + text
+    (tmp_path / "a.xyz").write_text(content)
+    result = _run("validate", tmp_path / "a.xyz", "--fix", tmp_path / "b.xyz")
+    assert result.exit_code == 0
+    assert "b.xyz: 40 of 43 frames" in result.stdout
+    assert "atoms closer than 0.3 Å" in result.stdout
+    assert [frame_digest(f) for f in read_frames(tmp_path / "b.xyz")] == [frame_digest(f) for f in sound[:-1]]
+    assert (tmp_path / "a.xyz").read_text() == content
+    facts = _json("validate", tmp_path / "a.xyz", "--fix", tmp_path / "b.xyz", "--force")
+    assert (facts["valid"], facts["fixed"]["frames"]) == (False, 40)
+    assert _run("validate", tmp_path / "b.xyz").exit_code == 0
+    (tmp_path / "c.xyz").write_text(text)
+    result = _run("validate", tmp_path / "c.xyz", "--fix", tmp_path / "d.xyz")
+    assert result.exit_code == 2
+    assert "no frame is left without faults" in result.stderr
+    assert not (tmp_path / "d.xyz").exists()
+
+
 def test_split_into_hdf5(tmp_path: Path, shared_data: Path) -> None:
     options = ["--out-dir", tmp_path, "--fractions", "0.6,0.4", "--suffix", "h5"]
     assert _run("split", shared_data / "ethanol" / "train.xyz", *options).exit_code == 0
@@ -169,7 +277,7 @@ def test_bad_files(tmp_path: Path, command: str, case: str) -> None:
     _assert_refused(command, path, message)
 
 
-@pytest.mark.parametrize("command", ["info", "split", "convert"])
+@pytest.mark.parametrize("command", ["info", "split", "thin", "convert"])
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -203,8 +311,9 @@ def _assert_refused(command: str, path: Path, message: str) -> None:
     [
         (["--fractions", "0.8,x"], "`--fractions` is '0.8,x' but must be numbers, as 0.8,0.1,0.1"),
         (["--fractions", "0.8,0.8"], "must be positive numbers adding up to at most 1"),
-        (["--by", "molecule"], "`by` is 'molecule' but must be 'frame' or 'group'"),
-        (["--by", "group"], "1 groups cannot be split into 3 parts"),
+        (["--by", "formula"], "`by` is 'formula' but must be frame, or of group, molecule, reaction, traj"),
+        (["--by", "molecule"], "no frame has a molecule, so that they cannot be split by it"),
+        (["--by", "group"], "1 group sets of 2 frames cannot be split into 3 parts"),
         (["--suffix", ".docx", "--fractions", "0.5,0.5"], "cannot tell the format from the ending"),
     ],
 )

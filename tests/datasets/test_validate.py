@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mlip.datasets import Frame, read_frames, read_isolated_atoms
-from mlip.datasets.consistency import force_slope, stress_slope
+from mlip.datasets.consistency import energy_jumps, force_slope, shear_order, stress_slope
 from mlip.datasets.geometry import closest_pair
 from mlip.datasets.suspicion import scott_energy
-from mlip.datasets.validate import Finding, validate_frames
+from mlip.datasets.validate import Finding, validate_frames, without_faults
 from mlip.errors import InputError
 from mlip.units import GPA, HARTREE, KBAR, KCAL_PER_MOL
 
@@ -152,7 +152,7 @@ def test_forces_and_stresses() -> None:
     net = _pair(0.8, forces=np.array([[0, 0, 1.0], [0, 0, 0]]))
     large = _pair(0.8, forces=np.array([[0, 0, 60.0], [0, 0, -60.0]]))
     found = _found([net, large])
-    assert found["forces of a molecule do not add up to zero"].example == "frame 0: forces add up to 1 eV/Å"
+    assert found["forces do not add up to zero"].example == "frame 0: forces add up to 1 eV/Å"
     assert found["forces above 50 eV/Å"].example == "frame 1: a force of 60 eV/Å"
     assert found["forces look like another unit than eV/Å"].count == 2
     crystal = _pair(0.8, cell=5 * np.eye(3), pbc=True, stress=np.array([[2.0, 1, 0], [0, 2, 0], [0, 0, 2]]))
@@ -213,6 +213,90 @@ def test_stresses_derive_from_energies(shared_data: Path, factor: float, reason:
     frames = read_frames(shared_data / "mlearn" / "Si" / "training.json.gz")
     frames_wrong = [replace(f, stress=f.stress * factor) for f in frames if f.stress is not None]
     assert f"stresses do not derive from the energies: {reason}" in _found(frames_wrong)
+
+
+def _shuffled(stress: np.ndarray, order: tuple[int, int, int]) -> np.ndarray:
+    """The shear components yz xz xy replaced by those at the places in `order`."""
+    yz, xz, xy = (float(stress[[1, 0, 0][k], [2, 2, 1][k]]) for k in order)
+    xx, yy, zz = np.diag(stress).tolist()
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+
+
+def _sheared(count: int = 40) -> list[Frame]:
+    """A crystal of cubic elasticity under random small strains: E = V₀ (C/2) η : η, σ = C η / (V / V₀)."""
+    rng, frames = np.random.default_rng(3), []
+    for _ in range(count):
+        strain = rng.normal(size=(3, 3)) * 0.01
+        strain = strain + strain.T
+        cell = 5.0 * (np.eye(3) + strain)
+        energy = 125.0 * 0.5 * float((strain**2).sum())
+        stress = strain * 125.0 / abs(np.linalg.det(cell))
+        frames.append(
+            Frame(
+                positions=np.zeros((1, 3)),
+                atomic_numbers=[14],
+                cell=cell,
+                pbc=True,
+                energy=energy,
+                stress=stress,
+            )
+        )
+    return frames
+
+
+def test_order_of_the_shear_components(shared_data: Path) -> None:
+    name = "shear stresses are in the wrong order"
+    frames = _sheared()
+    assert shear_order(frames) is None
+    for order, stored in (((2, 0, 1), "xy yz xz"), ((1, 0, 2), "xz yz xy"), ((0, 2, 1), "yz xy xz")):
+        wrong = [replace(f, stress=_shuffled(f.stress, order)) for f in frames]
+        assert " ".join(shear_order(wrong) or ()) == stored
+        assert stored in _found(wrong)[name].example
+    assert "VASP" in _found([replace(f, stress=_shuffled(f.stress, (2, 0, 1))) for f in frames])[name].example
+    assert shear_order(read_frames(shared_data / "mlearn" / "Si" / "training.json.gz")) is None
+
+
+def test_jumps_of_the_energy() -> None:
+    """One calculation in another electronic state stands out at both ends; frames are taken by their step."""
+    frames = [replace(f, trajectory="t", step=i) for i, f in enumerate(_trajectory())]
+    assert energy_jumps(frames) == []
+    frames[11] = replace(frames[11], energy=(frames[11].energy or 0.0) + 0.3)
+    order = np.random.default_rng(0).permutation(30).tolist()
+    shuffled = [frames[i] for i in order]
+    jumps = energy_jumps(shuffled)
+    assert [(order[j.first], order[j.second]) for j in jumps] == [(10, 11), (11, 12)]
+    assert [j.energy for j in jumps] == pytest.approx([0.3, -0.3], abs=0.02)
+    assert _found(shuffled)["energies jump along a trajectory"].count == 2
+    assert energy_jumps(_trajectory(energy=1 / HARTREE)) == []
+
+
+def test_isolated_atoms_of_the_file_are_used() -> None:
+    atom = Frame(np.zeros((1, 3)), [1], energy=-13.6, info={"config_type": "IsolatedAtom"})
+    name = "energies do not fit the isolated atoms (units? level of theory?)"
+    assert name not in _found([atom, _pair(0.75, energy=-31.8)])
+    assert _found([atom, _pair(0.75, energy=-1.17)])[name].count == 1
+
+
+def test_net_force_of_a_crystal() -> None:
+    crystal = _pair(0.8, cell=5 * np.eye(3), pbc=True, forces=np.array([[0, 0, 1.0], [0, 0, 0]]))
+    assert "forces do not add up to zero" in _found([crystal])
+
+
+def test_without_faults() -> None:
+    frames = [
+        _pair(0.8, energy=-1.0),
+        _pair(0.9, energy=-1.0),
+        _pair(0.8, energy=-1.0),
+        _pair(0.95, energy=-1.0),
+        _pair(0.9, energy=-2.0),
+        _pair(0.7, energy=float("nan")),
+        _pair(0.45, energy=-1.0),
+        _pair(1.0),
+    ]
+    kept = without_faults(frames, validate_frames(frames))
+    assert [frames.index(f) for f in kept] == [0, 3, 6, 7]
+    kept = without_faults(frames, validate_frames(frames, require=["energy"]))
+    assert [frames.index(f) for f in kept] == [0, 3, 6]
 
 
 def test_too_few_pairs_say_nothing() -> None:
