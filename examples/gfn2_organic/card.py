@@ -116,8 +116,8 @@ def use_section(found: dict[str, Any]) -> str:
             f"*Relaxations of {name}*, from where the reference started, to 0.02 eV/Å: {r['relaxations']}, "
             f"of which {r['converged']} converged and {r['reached']} ({100 * r['reached_share']:.1f} %) came "
             f"within 0.05 Å RMSD of the reference's minimum (median {r['rmsd_median']:.3f} Å, 90 % within "
-            f"{r['rmsd_90_percent']:.3f} Å; energies of these differ by {shown(r['energy_mae_of_reached'])} "
-            f"meV/atom on average), in {r['steps_mean']:.0f} steps on average."
+            f"{r['rmsd_90_percent']:.3f} Å), {r['steps_mean']:.0f} steps on average. Energies at the minima "
+            f"that were reached: MAE {shown(r['energy_mae_of_reached'])} meV/atom."
         )
     f = found["frequencies"]
     if f:
