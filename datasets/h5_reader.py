@@ -19,6 +19,13 @@ from mlip.datasets.report import LABELS, ReadReport
 from mlip.errors import InputError
 
 _REMEMBERED_NAMES = 4096
+_ENDS = {
+    "frames/end": "atoms/positions",
+    "frames/info_end": "info",
+    "frames/hessian_end": "hessians",
+    "names/end": "names/text",
+}
+"""Columns of ends, and what they divide."""
 
 
 class H5Dataset(Sequence[Frame]):
@@ -100,6 +107,8 @@ class H5Dataset(Sequence[Frame]):
         if f"frames/{key}" not in file.columns:
             return np.full(self._length, -1, dtype=np.int64)
         index = np.array(file.whole(f"frames/{key}")[: self._length])
+        if index.max(initial=-1) >= file.number_of_names:
+            raise InputError(f"{self.path}: `frames/{key}` points outside the names; the file is damaged")
         named = index >= 0
         index[named] = file.first_of_name()[index[named]]
         return index
@@ -173,51 +182,36 @@ class _Open:
             self._texts: list[str] | None = None
             if self.version == 1:
                 self._texts = [n.decode() for n in file["group_names"][()].tolist()]
+        self.number_of_names = self.lengths["names/end"] if self._texts is None else len(self._texts)
         self._names: dict[int, str] = {}
-        self._check(path, length)
-
-    def _check(self, path: Path, length: int) -> None:
+        self._path = path
         if self.lengths["frames/end"] < length:
             raise InputError(
                 f"{path}: has {self.lengths['frames/end']} frames, "
                 f"but had {length} when it was opened first; it was replaced"
             )
-        ends = {"frames/end": "atoms/positions", "frames/info_end": "info", "frames/hessian_end": "hessians"}
-        if self.version > 1:
-            ends["names/end"] = "names/text"
-        for end, column in ends.items():
-            if end in self.columns and not self._ascends(end, self.lengths[column]):
-                raise InputError(
-                    f"{path}: the index of frames is inconsistent (`{end}`); the file is damaged"
-                )
-        names = self.lengths["names/end"] if self._texts is None else len(self._texts)
-        for key in schema.KEYS:
-            for view in self.columns.get(f"frames/{key}", ([], 1))[0]:
-                if len(view) and not -1 <= view.min() <= view.max() < max(names, 1):
-                    raise InputError(f"{path}: `frames/{key}` points outside the names; the file is damaged")
 
-    def _ascends(self, name: str, total: int) -> bool:
-        """Whether a column of ends never falls and leads to `total`."""
-        views, per = self.columns[name]
-        last, rows = 0, self.lengths[name]
-        for k, view in enumerate(views):
-            ends = view[: rows - k * per]
-            if len(ends) and (ends[0] < last or (np.diff(ends) < 0).any()):
-                return False
-            last = int(ends[-1]) if len(ends) else last
-        return last == total
+    def span(self, ends: str, i: int) -> tuple[int, int]:
+        """First and last plus one of the rows that belong to frame (or name) i.
 
-    def span(self, name: str, i: int) -> tuple[int, int]:
-        """First and last plus one of the rows that belong to frame (or name) i."""
-        views, per = self.columns[name]
-        stop = int(views[i // per][i % per])
-        return (int(views[(i - 1) // per][(i - 1) % per]) if i else 0), stop
+        Checked here rather than when the file is opened, which would read the whole index.
+        """
+        views, per = self.columns[ends]
+        start, stop = (int(views[(i - 1) // per][(i - 1) % per]) if i else 0), int(views[i // per][i % per])
+        if not 0 <= start <= stop <= self.lengths[_ENDS[ends]]:
+            raise InputError(
+                f"{self._path}: the index is inconsistent (`{ends}` at {i}); the file is damaged"
+            )
+        return start, stop
 
     def hessian(self, i: int, size: int) -> np.ndarray:
         """Hessian of frame i, `size` × `size`."""
         start, stop = self.span("frames/hessian_end", i)
         if stop - start != size * size:
-            raise InputError(f"frame {i} has a Hessian of {stop - start} numbers instead of {size * size}")
+            raise InputError(
+                f"{self._path}: frame {i} has a Hessian of {stop - start} numbers instead of {size * size}; "
+                "the file is damaged"
+            )
         return self.rows("hessians", start, stop).reshape(size, size)
 
     def name(self, column: str, i: int) -> str:
@@ -228,6 +222,8 @@ class _Open:
         index = int(views[i // per][i % per])
         if index < 0:
             return ""
+        if index >= self.number_of_names:
+            raise InputError(f"{self._path}: `{column}` points outside the names; the file is damaged")
         if self._texts is not None:
             return self._texts[index]
         name = self._names.get(index)
@@ -241,7 +237,7 @@ class _Open:
 
     def first_of_name(self) -> Int64[np.ndarray, " names"]:
         """For every name, the index at which it stands for the first time (64-bit fingerprints compared)."""
-        count = self.lengths["names/end"] if self._texts is None else len(self._texts)
+        count = self.number_of_names
         digests = np.empty(count, dtype=np.uint64)
         for i in range(count):
             text = (

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlip.datasets.digest import data_hash
 from mlip.datasets.frames import Frame
+from mlip.datasets.report import LABELS
 from mlip.errors import InputError
 
 
@@ -37,14 +38,16 @@ def summarise(frames: Sequence[Frame]) -> dict[str, Any]:
         },
         "sizes": {"min": int(sizes.min()), "median": float(np.median(sizes)), "max": int(sizes.max())},
         "compositions": len({f.formula for f in frames}),
-        "groups": len({f.group for f in frames if f.group}),
+        **{
+            name + "s": len({getattr(f, name) for f in frames} - {""})
+            for name in ("group", "molecule", "reaction")
+        },
+        "trajectories": len({f.trajectory for f in frames} - {""}),
         "periodic": {
             name: sum(int(f.pbc.sum()) == n for f in frames)
             for n, name in enumerate(("none", "one", "two", "three"))
         },
-        "labelled": {
-            n: sum(getattr(f, n) is not None for f in frames) for n in ("energy", "forces", "stress")
-        },
+        "labelled": {n: sum(getattr(f, n) is not None for f in frames) for n in LABELS},
         "charged": sum(f.charge != 0 for f in frames),
         "open_shell": sum(f.spin != 1 for f in frames),
         "energy_per_atom": _spread([f.energy / len(f) for f in bulk if f.energy is not None]),

@@ -1,8 +1,9 @@
 """HORM: energies, forces and Hessians of reactive geometries (Transition1x and RGD1), ωB97X/6-31G(d).
 
 Graph LMDB (`graph_lmdb`), PyG 2. `pos`, `forces` (float32; Å, eV/Å), `energy` (float32, eV), `ae` (float32:
-the energy less that of the atoms, eV), `charges` (atomic numbers), `rxn` (number of the reaction),
-`hessian` (float32, 9N² numbers, eV/Å², asymmetric by up to 0.08).
+the energy less that of the atoms, eV), `charges` (atomic numbers), `hessian` (float32, 9N² numbers, eV/Å²,
+asymmetric by up to 0.08). `rxn` is 1 in all records of the published sample: it names no reaction, so nothing
+says which frames belong together, and the formula is the group, as in the published split of Transition1x.
 
 A float32 resolves 1 meV only of a total energy of -8000 eV. Where there is `ae`, the total energy is `ae`
 plus the energies of the atoms that the file itself implies, in float64.
@@ -13,6 +14,7 @@ Source: deepprinciple/HORM (`README.md`, sample_100.lmdb). Its data are CC BY-NC
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +50,17 @@ def _frame(found: dict[str, Any], report: ReadReport, *, where: str) -> Frame:
     if "hessian" in found:
         report.took("hessian", "hessian (eV/Å²)")
     report.took("forces", "forces (eV/Å)")
-    reaction = number(found, "rxn", where=where)
     try:
-        return Frame(
+        frame = Frame(
             positions=positions,
             atomic_numbers=numbers,
             energy=_energy(found, numbers, report, where=where),
             forces=array(found, "forces", (n, 3), where=where),
             hessian=array(found, "hessian", (3 * n, 3 * n), where=where) if "hessian" in found else None,
-            reaction="" if reaction is None else f"rxn{reaction:.0f}",
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    return replace(frame, group=frame.formula)
 
 
 def _energy(found: dict[str, Any], numbers: np.ndarray, report: ReadReport, *, where: str) -> float | None:

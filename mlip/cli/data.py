@@ -71,6 +71,10 @@ def _info_rows(facts: dict[str, Any]) -> list[list[str]]:
         ["atoms", f"{facts['atoms']} ({sizes['min']} to {sizes['max']} a frame, median {sizes['median']:g})"],
         ["elements", ", ".join(f"{s} ({e['atoms']} atoms)" for s, e in facts["elements"].items())],
         ["compositions, groups", f"{facts['compositions']}, {facts['groups']}"],
+        [
+            "molecules, reactions, trajectories",
+            f"{facts['molecules']}, {facts['reactions']}, {facts['trajectories']}",
+        ],
         ["periodic directions", ", ".join(f"{name}: {n}" for name, n in periodic.items() if n)],
         ["labels", ", ".join(f"{name}: {n}" for name, n in labelled.items())],
     ]

@@ -41,6 +41,9 @@ def test_info(xyz: Path, shared_data: Path) -> None:
     text = _run("info", xyz).stdout
     assert "energy: 2 of 2 frames, read from `energy` (2)" in text
     assert "O (2 atoms)" in text
+    hessians = _json("info", shared_data / "hessians" / "horm_t1x_sample_100.lmdb")
+    assert hessians["labelled"]["hessian"] == 100
+    assert (hessians["groups"], hessians["compositions"], hessians["reactions"]) == (51, 51, 0)
     facts = _json("info", shared_data / "mlearn" / "Si" / "test.json")
     assert (facts["frames"], facts["labelled"]["stress"]) == (25, 25)
     assert facts["read"]["sources"]["energy"] == {"outputs.energy": 25}

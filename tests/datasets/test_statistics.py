@@ -47,7 +47,7 @@ def test_summary_of_published_data(shared_data: Path) -> None:
     assert facts["energy_per_atom"] is None
     facts = summarise(read_frames(shared_data / "mlearn" / "Li" / "test.json"))
     assert facts["periodic"] == {"none": 0, "one": 0, "two": 0, "three": 29}
-    assert facts["labelled"] == {"energy": 29, "forces": 29, "stress": 29}
+    assert facts["labelled"] == {"energy": 29, "forces": 29, "stress": 29, "hessian": 0}
     assert facts["elements"]["Li"]["frames"] == 29
     json.dumps(facts, allow_nan=False)
 
