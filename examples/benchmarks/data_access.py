@@ -1,6 +1,7 @@
 """How many frames per second can be read at random from a file?
 
-`H5Dataset`, against an ASE database (SQLite) of such frames: molecules of 20 atoms with energy and forces.
+`H5Dataset`, against an ASE database (SQLite) of such frames: molecules of 20 atoms with energy and forces,
+in trajectories of 50 steps.
 Frames are visited in random order, all of them in each run; the files are in the system's cache. One thread.
 
     python examples/benchmarks/data_access.py --frames 20000
@@ -78,8 +79,11 @@ def _frames(count: int) -> list[Frame]:
             atomic_numbers=atoms.numbers,
             energy=float(random.normal()),
             forces=random.normal(size=shape),
+            molecule=f"molecule {i // 50}",
+            trajectory=f"molecule {i // 50}/relaxation",
+            step=i % 50,
         )
-        for _ in range(count)
+        for i in range(count)
     ]
 
 
