@@ -188,6 +188,12 @@ def test_same_seed_same_data_in_any_number_of_processes(
     assert any(not np.array_equal(one[k], other[k]) for k in one if k in other)
 
 
+def test_the_seed_decides() -> None:
+    first, again, other = (make_frames(source("CO"), Flat, seed=k)[1].frames for k in (1, 1, 2))
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a.positions, b.positions) for a, b in zip(first, other, strict=True))
+
+
 def test_stopping_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD", 2)
     for name in ("whole", "stopped"):
