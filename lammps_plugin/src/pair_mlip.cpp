@@ -79,7 +79,7 @@ void PairMLIP::settings(int narg, char **arg) {
 }
 
 void PairMLIP::coeff(int narg, char **arg) {
-  if (narg < 3 || std::strcmp(arg[0], "*") != 0 || std::strcmp(arg[1], "*") != 0)
+  if (narg < 3)
     error->all(FLERR, "write: pair_coeff * * FILE.pt2 followed by one element, or NULL, for each atom type");
   if (!allocated) allocate();
   if (narg - 3 != atom->ntypes)
