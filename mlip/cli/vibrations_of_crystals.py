@@ -238,7 +238,6 @@ def _report(request: Request, found: _Found) -> dict[str, Any]:
         "supercell": waves.supercell.tolist(),
         "supercell_atoms": waves.supercell_atoms,
         "displaced_supercells": waves.displaced,
-        "residual_force_eV_per_A": waves.residual_force,
         "stable": waves.stable,
         "lowest_frequency_per_cm": waves.lowest_frequency,
         "lowest_qpoint": list(waves.lowest_qpoint),

@@ -77,7 +77,6 @@ class Phonons:
         supercell: Matrix of the supercell in terms of the cell that was given.
         supercell_atoms: Atoms in the supercell.
         displaced: Supercells with a displaced atom that were computed.
-        residual_force: Largest force in the supercell before anything is displaced, eV/Å. It is subtracted.
         bands: The dispersion, piece by piece.
         mesh: Points of the mesh on which the following were computed.
         dos_frequencies: cm⁻¹.
@@ -98,7 +97,6 @@ class Phonons:
     supercell: Int64[np.ndarray, "3 3"]
     supercell_atoms: int
     displaced: int
-    residual_force: float
     bands: tuple[BandSegment, ...]
     mesh: tuple[int, int, int]
     dos_frequencies: Float64[np.ndarray, " bins"]
@@ -163,7 +161,10 @@ def phonons(
         supercell = automatic_supercell(atoms)
     phonopy = _phonopy_object(atoms, supercell)
     phonopy.generate_displacements(distance=displacement)
-    residual = _compute_force_constants(phonopy, as_surface(calculator))
+    found = as_surface(calculator).evaluate([_as_ase(cell) for cell in phonopy.supercells_with_displacements])
+    phonopy.forces = [one.forces for one in found]
+    phonopy.produce_force_constants(show_drift=False)
+    phonopy.symmetrize_force_constants(show_drift=False)
     bands = _band_structure(phonopy)
     phonopy.run_mesh(list(mesh) if mesh is not None else MESH_LENGTH, is_gamma_center=True)
     phonopy.run_total_dos()
@@ -178,7 +179,6 @@ def phonons(
         supercell=np.asarray(phonopy.supercell_matrix, dtype=np.int64),
         supercell_atoms=len(phonopy.supercell),
         displaced=len(phonopy.supercells_with_displacements),
-        residual_force=residual,
         bands=bands,
         mesh=(int(grid.mesh_numbers[0]), int(grid.mesh_numbers[1]), int(grid.mesh_numbers[2])),
         dos_frequencies=np.asarray(dos.frequency_points) * CM_PER_THZ,
@@ -264,16 +264,6 @@ def _phonopy_object(atoms: Atoms, supercell: Sequence[int]) -> Any:
         return _import_phonopy().Phonopy(
             cell, np.diag(supercell), primitive_matrix="auto", symprec=SYMMETRY_TOLERANCE, log_level=0
         )
-
-
-def _compute_force_constants(phonopy: Any, surface: Surface) -> float:
-    """Evaluate the supercells; returns the largest force of the one in which nothing is displaced, eV/Å."""
-    cells = [phonopy.supercell, *phonopy.supercells_with_displacements]
-    rest, *moved = (found.forces for found in surface.evaluate([_as_ase(cell) for cell in cells]))
-    phonopy.forces = [forces - rest for forces in moved]
-    phonopy.produce_force_constants(show_drift=False)
-    phonopy.symmetrize_force_constants(show_drift=False)
-    return float(np.linalg.norm(rest, axis=1).max())
 
 
 def _as_ase(cell: Any) -> Atoms:

@@ -69,7 +69,6 @@ def test_nearest_neighbour_crystal() -> None:
         np.testing.assert_allclose(squared[name], expected, atol=1e-4)
     assert found.stable
     assert found.displaced == 1
-    assert found.residual_force < 1e-6
 
 
 def test_commensurate_modes_are_those_of_the_supercell(copper: Phonons) -> None:
@@ -121,11 +120,11 @@ def test_unstable_crystals_are_reported() -> None:
     assert len(found.lowest_qpoint) == 3
 
 
-def test_all_supercells_are_one_call_and_forces_at_rest_are_subtracted() -> None:
+def test_all_supercells_are_one_call() -> None:
     atoms = bulk("NiAl", "cesiumchloride", a=2.86)
     surface = Counting(EMT())
     found = phonons(atoms, surface, supercell=(2, 2, 2), mesh=(4, 4, 4), temperatures=[300.0])
-    assert surface.calls == [1 + found.displaced]
+    assert surface.calls == [found.displaced]
     assert found.displaced == 2
 
 
