@@ -45,9 +45,11 @@ class Data(Section):
     """Where the labelled structures are.
 
     ``valid`` is a file, a number of training frames held out (an integer), or a fraction of them (below 1).
-    ``test`` is a file, a list of files, or a mapping of names to files. ``split_by: group`` keeps all frames
-    of a molecule or trajectory on one side. ``species`` lists elements that the model must know beside those
-    in the data.
+    ``test`` is a file, a list of files, or a mapping of names to files. ``split_by: group`` (or ``molecule``,
+    ``reaction``, ``trajectory``) keeps frames that have it in common on one side; copies of a structure stay
+    on one side in any case. ``weights: trajectory`` (or another of these) lets each have the same say in the
+    loss, however many frames it has; the weights in the file count as factors. ``species`` lists elements
+    that the model must know beside those in the data.
     Relative paths in a configuration file are relative to that file; in an override, to the current folder.
     """
 
@@ -58,7 +60,8 @@ class Data(Section):
     format: str | None = None
     species: list[str] = Field(default_factory=list)
     split_seed: NonNegativeInt = 0
-    split_by: Literal["frame", "group"] = "frame"
+    split_by: Literal["frame", "group", "molecule", "reaction", "trajectory"] = "frame"
+    weights: Literal["file", "group", "molecule", "reaction", "trajectory"] = "file"
     max_frames: PositiveInt | None = None
 
     def test_files(self) -> dict[str, Path]:
@@ -180,6 +183,19 @@ class EarlyStopping(Section):
     patience: PositiveInt
 
 
+class RelaxationMetrics(Section):
+    """Relax held-out structures with the averaged weights every ``every`` epochs and after the last.
+
+    ``file`` holds relaxations by the reference method: of each trajectory the first frame is the start, the
+    last its minimum; a frame outside of trajectories is a minimum, which is to be kept. ``fmax`` in eV/Å.
+    """
+
+    file: Path
+    every: PositiveInt = 10
+    fmax: PositiveFloat = 0.05
+    steps: PositiveInt = 200
+
+
 class TrainConfig(Section):
     """Everything that decides a training run. See the sections for their keys.
 
@@ -208,6 +224,7 @@ class TrainConfig(Section):
     valid_every: PositiveInt = 1
     log_every: PositiveInt = 1
     checkpoint_every: PositiveInt = 1
+    relaxation_metrics: RelaxationMetrics | None = None
     seed: NonNegativeInt = 0
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "auto"
@@ -255,6 +272,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "metadata",
         "output",
         "data.test",
+        "relaxation_metrics",
     }
 )
 """Keys that a resumed run may change: none of them alters the weights that an epoch ends with."""

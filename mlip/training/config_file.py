@@ -16,7 +16,13 @@ from mlip.checkpoint import BUNDLED
 from mlip.errors import InputError
 from mlip.training.config import MAY_CHANGE_ON_RESUME, TrainConfig, dump
 
-PATHS = (("data", "train"), ("data", "valid"), ("data", "test"), ("e0s", "file"))
+PATHS = (
+    ("data", "train"),
+    ("data", "valid"),
+    ("data", "test"),
+    ("e0s", "file"),
+    ("relaxation_metrics", "file"),
+)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:

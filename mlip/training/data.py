@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from mlip.datasets import Frame, FrameList, LabelKeys, read_frames, require_labels, split_frames
+from mlip.datasets.digest import structure_digest
+from mlip.datasets.weights import balance_weights
 from mlip.errors import InputError
 from mlip.training.config import Data, TrainConfig
 from mlip.training.loss import Labels
@@ -69,11 +71,25 @@ def read_training_frames(
         valid = _without_isolated(_with_hessian(held, say) if hessians_only else held)
     else:
         train, valid = _hold_out(usable, config)
+    if config.weights != "file":
+        train = balance_weights(train, by=config.weights)
     tests = {
         name: _without_isolated(_read(file, config, labels, say))
         for name, file in config.test_files().items()
     }
+    for name, part in {"validation": valid, **tests}.items():
+        _warn_of_copies(name, part, train, say)
     return TrainingFrames(train=train, valid=valid, tests=tests, isolated=isolated)
+
+
+def _warn_of_copies(
+    name: str, part: Sequence[Frame], train: Sequence[Frame], say: Callable[[str], None]
+) -> None:
+    """Errors on frames that were trained on say nothing."""
+    seen = {structure_digest(frame) for frame in train}
+    copies = sum(structure_digest(frame) in seen for frame in part)
+    if copies:
+        say(f"  warning: {copies} of {len(part)} {name} frames are training frames, too")
 
 
 def _with_hessian(frames: FrameList, say: Callable[[str], None]) -> FrameList:

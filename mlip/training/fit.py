@@ -23,6 +23,7 @@ from mlip.training.logs import CsvLog
 from mlip.training.loss import Labels
 from mlip.training.module import TrainingModule
 from mlip.training.novelty import fit_domain
+from mlip.training.relaxation import Relaxations, describe
 from mlip.training.report import metrics_table, write_report
 from mlip.training.run import DTYPES, PackedSets, Processes, TrainingResult
 
@@ -36,6 +37,7 @@ def fit(
     processes: Processes,
     device: torch.device,
     say: Callable[[str], None],
+    relaxations: Relaxations | None = None,
 ) -> TrainingResult:
     """Run the epochs, then report.
 
@@ -47,6 +49,7 @@ def fit(
         processes: This process among all.
         device: Of this process.
         say: Prints a line on the main process.
+        relaxations: To be repeated now and then, and by the best weights.
     """
     module = TrainingModule(
         potential,
@@ -55,6 +58,7 @@ def fit(
         packed.valid.to(device),
         rank=processes.rank,
         world_size=processes.world_size,
+        relaxations=relaxations,
     )
     if state is not None:
         module.restore(state)
@@ -74,7 +78,7 @@ def fit(
     finished = stopping.reason not in ("signal", "stop_after")
     metrics: dict[str, dict[str, float]] = {}
     if main and finished and model_file.is_file():
-        metrics = conclude(config, packed, model_file, device, say)
+        metrics = conclude(config, packed, model_file, device, say, relaxations)
     return TrainingResult(
         finished=finished,
         main=main,
@@ -159,6 +163,7 @@ def conclude(
     model_file: Path,
     device: torch.device,
     say: Callable[[str], None],
+    relaxations: Relaxations | None,
 ) -> dict[str, dict[str, float]]:
     """Errors of the best weights on every set of frames, written to model, report and terminal."""
     potential = load_potential(model_file, device=str(device), dtype=DTYPES[config.dtype])
@@ -183,16 +188,22 @@ def conclude(
         for name, data in sets.items()
     }
     metrics = {name: errors for name, (_, errors) in results.items()}
-    save_potential(potential, model_file, metadata={"metrics": metrics})
+    relaxed = {} if relaxations is None else relaxations.measure(potential)
+    save_potential(
+        potential, model_file, metadata={"metrics": metrics} | ({"relaxation": relaxed} if relaxed else {})
+    )
     history = CsvLog(config.output / "log.csv").read()
     write_report(
         config.output / "report",
         {name: predictions for name, (predictions, _) in results.items()},
         metrics,
         history,
+        relaxation=relaxed,
         plots=config.plots,
     )
     say(metrics_table(metrics))
+    if relaxed:
+        say(f"relaxations: {describe(relaxed)}")
     say(f"model: {model_file}   report: {config.output / 'report'}")
     return metrics
 

@@ -146,6 +146,8 @@ class ProgressLine:
             parts.append(f"S {1000 * row[f'{source}_stress_rmse']:.3g} meV/Å³")
         if f"{source}_hessian_mae" in row:
             parts.append(f"H MAE {1000 * row[f'{source}_hessian_mae']:.4g} meV/Å²")
+        if "relax_converged" in row:
+            parts.append(f"relaxed {100 * row['relax_converged']:.0f} %")
         self._errors = f"  {source} " + ", ".join(parts)
         number = int(row["epoch"])
         if number % self._every and number != self._max_epochs:

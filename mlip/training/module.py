@@ -21,6 +21,7 @@ from mlip.training.loader import BatchLoader
 from mlip.training.loss import Labels, Weights, batch_loss
 from mlip.training.metrics import ErrorSums
 from mlip.training.packed import Batch, PackedFrames
+from mlip.training.relaxation import Relaxations
 from mlip.training.sampling import EpochSampler
 from mlip.training.schedule import final_weight, learning_rate_factor
 
@@ -41,6 +42,7 @@ class TrainingModule(pl.LightningModule):
         valid: Validation frames.
         rank: This process.
         world_size: Number of processes.
+        relaxations: To be repeated now and then.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TrainingModule(pl.LightningModule):
         *,
         rank: int = 0,
         world_size: int = 1,
+        relaxations: Relaxations | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -70,6 +73,7 @@ class TrainingModule(pl.LightningModule):
         self.train_errors = ErrorSums(device=train.device)
         self._train, self._valid = train, valid
         self._world_size = world_size
+        self._relaxations = relaxations
         self._parameters_list = [p for p in potential.parameters() if p.requires_grad]
         self._epoch_started = time.monotonic()
         self._epoch_seconds = 0.0
@@ -144,6 +148,11 @@ class TrainingModule(pl.LightningModule):
         last = self.epoch + 1 == self.config.max_epochs
         if (self.epoch + 1) % self.config.valid_every == 0 or last:
             row |= {f"valid_{name}": value for name, value in self.validate().items()}
+        if self._relaxations is not None and self._relaxations.due(self.epoch + 1, self.config.max_epochs):
+            with self.ema.applied():
+                row |= self._relaxations.measure(
+                    self.potential, rank=self.sampler.rank, world_size=self._world_size
+                )
         self.row = row
         self.epoch += 1
         self.batches_done = 0

@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlip.training.evaluation import Predictions
+from mlip.training.relaxation import UNITS as RELAXATION_UNITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +40,7 @@ def write_report(
     metrics: Mapping[str, Mapping[str, float]],
     history: Sequence[Mapping[str, float]],
     *,
+    relaxation: Mapping[str, float] | None = None,
     plots: bool = True,
 ) -> None:
     """Write ``metrics.json`` and the plots.
@@ -48,18 +50,24 @@ def write_report(
         predictions: By name of the set of frames.
         metrics: Errors by name of the set of frames.
         history: Rows of ``log.csv``.
+        relaxation: What `Relaxations.measure` found with the best weights.
         plots: Whether to draw.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "metrics.json.tmp"
     units = {"energy": "eV", "energy_per_atom": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
-    content = {"units": units, "metrics": metrics}
+    content: dict[str, Any] = {"units": units, "metrics": metrics}
+    if relaxation:
+        content["units"] = {**units, **RELAXATION_UNITS}
+        content["relaxation"] = relaxation
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, folder / "metrics.json")
     if plots:
         parity_plots(folder, predictions, metrics)
         if history:
             learning_curves(folder / "learning_curves.png", history)
+        if any("relax_converged" in row for row in history):
+            relaxation_curves(folder / "relaxation.png", history)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -133,6 +141,30 @@ def learning_curves(path: Path, history: Sequence[Mapping[str, float]]) -> Path:
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{title}, {unit}")
         axes.legend(fontsize=8)
+    return _save(figure, path)
+
+
+def relaxation_curves(path: Path, history: Sequence[Mapping[str, float]]) -> Path:
+    """How relaxations of held-out structures went, against the epoch."""
+    panels = (
+        (("relax_converged", "relax_same"), "fraction of structures"),
+        (("relax_rmsd",), "RMSD to the minimum, Å"),
+        (("relax_energy",), "energy above the minimum, eV/atom"),
+        (("relax_steps",), "steps"),
+    )
+    figure = _figure(4.2 * len(panels), 3.6)
+    labels = {"relax_converged": "converged", "relax_same": "converged to the minimum"}
+    for i, (keys, title) in enumerate(panels):
+        axes: Axes = figure.add_subplot(1, len(panels), i + 1)
+        for key in keys:
+            rows = [(row["epoch"], row[key]) for row in history if key in row]
+            if rows:
+                axes.plot(*zip(*rows, strict=True), ".-", label=labels.get(key), lw=1.2)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(title)
+        if i == 0:
+            axes.set_ylim(-0.02, 1.02)
+            axes.legend(fontsize=8)
     return _save(figure, path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from mlip.training.data import (
 from mlip.training.loss import Labels
 from mlip.training.packed import PackedFrames, pack
 from mlip.training.references import collect_species, measure, reference_energies
+from mlip.training.relaxation import Relaxations, read_relaxations
 from mlip.training.state import load_state
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -130,6 +131,7 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
             "the training frames are not those that the run was started with (the hashes differ); "
             "restore the data, or start a new run in another `output` folder"
         )
+    relaxations = _relaxations(config, species)
     packed = pack_all(frames, config, initial_cutoff(config))
     torch.manual_seed(config.seed)
     if config.init is not None:
@@ -146,7 +148,24 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
     if processes.rank == 0:
         _prepare_output(config)
     say(f"{sum(p.numel() for p in potential.parameters())} weights, {config.dtype}, {device}")
-    return fit(config, potential, packed, state=state, processes=processes, device=device, say=say)
+    return fit(
+        config,
+        potential,
+        packed,
+        state=state,
+        processes=processes,
+        device=device,
+        say=say,
+        relaxations=relaxations,
+    )
+
+
+def _relaxations(config: TrainConfig, species: Sequence[int]) -> Relaxations | None:
+    if config.relaxation_metrics is None:
+        return None
+    relaxations = read_relaxations(config.relaxation_metrics, config.data)
+    check_species([case.start for case in relaxations.cases], species, "relaxation_metrics")
+    return relaxations
 
 
 def pack_all(frames: TrainingFrames, config: TrainConfig, cutoff: float) -> PackedSets:

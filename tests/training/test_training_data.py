@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,28 @@ def test_isolated_atoms_need_no_cell(tmp_path: Path, crystals: list[Frame]) -> N
     write_frames(path, [one, *crystals])
     found, _ = read(Data(train=path, valid=2), Labels(energy=True, forces=True, stress=True))
     assert len(found.train) == 5
+
+
+def test_weights_and_splits_by_trajectory(tmp_path: Path, frames: list[Frame]) -> None:
+    path = tmp_path / "paths.xyz"
+    write_frames(path, [replace(f, trajectory=f"t{i % 4}" if i < 12 else "t4") for i, f in enumerate(frames)])
+    found, _ = read(Data(train=path, valid=0.3, split_by="trajectory", weights="trajectory"))
+    names = [{f.trajectory for f in part} for part in (found.train, found.valid)]
+    assert not names[0] & names[1]
+    assert {f.weight for f in found.valid} == {1.0}
+    totals = [sum(f.weight for f in found.train if f.trajectory == name) for name in sorted(names[0])]
+    np.testing.assert_allclose(totals, len(found.train) / len(names[0]))
+    with pytest.raises(InputError, match="no frame has a reaction, so that they cannot be weighted by it"):
+        read(Data(train=path, valid=0.3, weights="reaction"))
+
+
+def test_copies_of_training_frames_are_pointed_out(tmp_path: Path, data_file: Path, frames) -> None:
+    write_frames(tmp_path / "valid.xyz", frames[20:])
+    _, lines = read(Data(train=data_file, valid=tmp_path / "valid.xyz", test={"hot": data_file}))
+    assert "  warning: 3 of 3 validation frames are training frames, too" in lines
+    assert "  warning: 23 of 23 hot frames are training frames, too" in lines
+    _, lines = read(Data(train=data_file, valid=4))
+    assert not any("warning" in line for line in lines)
 
 
 def test_refusals(tmp_path: Path, data_file: Path, frames: list[Frame], crystals: list[Frame]) -> None:
