@@ -93,12 +93,13 @@ def pack(folder: Path, out: Path | None = None) -> dict[str, Any]:
         "licence": plan["licence"],
     }
     provenance = {k: plan[k] for k in ("about", "seed", "versions")} | {"shards": [len(shards), planned]}
-    parts = {s["split"] or "frames": PartSummary() for s in plan["sources"]}
+    splits = {s["name"]: s["split"] or "frames" for s in plan["sources"]}
+    parts = {name: PartSummary() for name in splits.values()}
     writers = {name: H5Writer(out / f"{name}.h5", attributes=attributes) for name in parts}
     try:
         for path in shards:
             for note, frames in read_shard(path):
-                name = note["split"] or "frames"
+                name = splits[note["name"]]
                 parts[name].discarded.update(note.get("discarded", {}))
                 if "rejected" in note:
                     parts[name].discarded[f"whole source: {note['rejected']}"] += 1

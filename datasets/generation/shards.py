@@ -195,7 +195,7 @@ def _make_shard(job: _Job) -> Counter[str]:
     count: Counter[str] = Counter()
     for k, entry in enumerate(job.sources):
         source = Source(**{**entry, "amounts": Amounts(**entry["amounts"])})
-        note: dict[str, Any] = {"name": source.name, "group": source.group, "split": source.split}
+        note: dict[str, Any] = {"name": source.name, "group": source.group}
         notes.append(note)
         try:
             particles, made = make_frames(source, job.make_labeller, seed=job.seed)

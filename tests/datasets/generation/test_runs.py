@@ -67,6 +67,8 @@ def test_split_holds_scaffolds_together_and_pairs_out_of_training() -> None:
         found[ring] = split
     assert set(found.values()) == {"train", "valid", "test"}
     assert split_of("CO", SHARES, seed=4) == "train"  # too small to hold out
+    for ring in ("C1CN1", "C1CO1", "C1CS1", "C1CC1"):  # as small, but others share its scaffold
+        assert split_of(ring, SHARES, seed=4) == split_of(f"CC{ring}", SHARES, seed=4)
     for a in rings:
         for b in rings:
             pair, parts = split_of(f"{a}.{b}", SHARES, seed=4), {found[a], found[b]}
