@@ -7,7 +7,7 @@ all structures of a step are one batch, and on any other ASE calculator, one str
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import numpy as np
 
@@ -142,6 +142,6 @@ def as_surface(calculator: BaseCalculator | Surface) -> Surface:
 
     if isinstance(calculator, MLIPCalculator):
         return BatchCalculator(calculator.potential)
-    if isinstance(calculator, (BatchCalculator, ASESurface)) or not hasattr(calculator, "get_property"):
-        return calculator  # type: ignore[return-value]
-    return ASESurface(calculator)
+    if hasattr(calculator, "evaluate"):
+        return cast("Surface", calculator)
+    return ASESurface(cast("BaseCalculator", calculator))

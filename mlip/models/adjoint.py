@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -131,7 +131,8 @@ def energy_and_gradient(
     pair = species.index_select(0, receivers) * len(config.species) + species.index_select(0, senders)
     edges = Edges(y, beta, pair * basis.rows + interval, senders, receivers)
     h = model.embedding.index_select(0, species).unsqueeze(1)
-    terms, back = [], []
+    terms: list[Tensor] = []
+    back: list[Any] = []
     for layer, read in zip(model.layers, model.readouts, strict=True):
         h, layer_back = layer_step(layer, h, species, edges, first=not back)  # type: ignore[arg-type]
         energy, read_back = readout(read, h.select(1, 0))  # type: ignore[arg-type]

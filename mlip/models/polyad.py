@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple, get_args
+from typing import NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -331,11 +331,11 @@ class Polyad(Model):
         terms: list[Tensor] = []
         before = h
         for layer, readout in zip(self.layers, self.readouts, strict=True):
-            before = h
+            before, up = h, cast("Layer", layer).up
             if not terms:  # known from the species alone, of copies too
-                sent = layer.up(embedding).index_select(0, species)
+                sent = up(embedding).index_select(0, species)
             else:
-                sent = layer.up(h) if num_owned is None else halo(layer.up(h), species.shape[0])
+                sent = up(h) if num_owned is None else halo(up(h), species.shape[0])
             h = layer(h, sent, owned, y, beta, row, senders, receivers)
             terms.append(readout(h.select(1, 0)))
         energy = sum(terms[1:], terms[0]) * self.config.energy_scale
