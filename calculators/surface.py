@@ -144,4 +144,4 @@ def as_surface(calculator: BaseCalculator | Surface) -> Surface:
         return BatchCalculator(calculator.potential)
     if hasattr(calculator, "evaluate"):
         return cast("Surface", calculator)
-    return ASESurface(cast("BaseCalculator", calculator))
+    return ASESurface(calculator)
