@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from spring_molecules import springs, water
 
 from mlip.checkpoint import load_potential, read_header
 from mlip.datasets import Frame
@@ -24,7 +25,6 @@ from mlip.training.logs import CsvLog
 from mlip.training.loss import Labels, Weights, batch_loss
 from mlip.training.packed import pack
 from mlip.training.run import TrainingResult, run_training
-from tests.training.conftest import springs, water
 
 HEAD = {"lmax": 2, "hessian_cutoff": 4.0, "hessian_channels": 3, "hessian_coordinates": 4, "hessian_width": 8}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import springs, water
+from spring_molecules import springs, water
 
 from mlip.checkpoint import read_header
 from mlip.datasets import Frame
