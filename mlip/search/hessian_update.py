@@ -64,15 +64,24 @@ def bfgs(hessian: Matrix, step: Vector, change: Vector) -> Matrix:
     return np.outer(change, change) / (change @ step) - np.outer(image, image) / (step @ image)
 
 
-def descent(hessian: Matrix, step: Vector, change: Vector) -> Matrix:
-    """For minima: BFGS where the curvature along the step is clearly positive, else PSB.
+def downhill(hessian: Matrix, step: Vector, change: Vector) -> Matrix:
+    """The Hessian after an update that keeps it positive definite: damped BFGS, for minima.
 
-    SR1 in place of BFGS where ξ points against s (the flowchart of Birkholz and Schlegel) makes false
-    negative modes that cost steps: 38 instead of 15 for ethanol from a model Hessian.
+    Where the curvature found along the step is less than a fifth of that of H, y is mixed with H s so
+    that it is a fifth. (Bringing in the negative curvature, by SR1 or PSB, costs steps: 228 instead of 89
+    for six molecules from a model Hessian.) Where H is not positive along the step, PSB.
+
+    Source: Powell 1978, as in Nocedal, Wright, Numerical Optimization (2006), procedure 18.2.
     """
-    if change @ step > 0.1 * np.linalg.norm(change) * np.linalg.norm(step) and step @ hessian @ step > 0.0:
-        return bfgs(hessian, step, change)
-    return psb(hessian, step, change)
+    image = hessian @ step
+    expected = float(step @ image)
+    if expected <= 0.0:
+        return updated(hessian, step, change, method=psb)
+    found = float(step @ change)
+    if found < 0.2 * expected:
+        share = 0.8 * expected / (expected - found)
+        change = share * change + (1.0 - share) * image
+    return updated(hessian, step, change, method=bfgs)
 
 
 def updated(

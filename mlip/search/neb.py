@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from jaxtyping import Float64
 
+    from mlip.calculators.surface import Evaluation
+
     Images = Float64[np.ndarray, "images atoms 3"]
 
 SPRINGS: Final = (1.0, 5.0)
@@ -44,11 +46,18 @@ CLIMB_BELOW: Final = 0.8
 CLIMB_AFTER: Final = 20
 """Iterations."""
 
+RUNAWAY: Final = 0.5
+"""eV; an image that climbs higher than this above where it began, and half of the barrier then, has left the
+path: it is let go, to climb again later."""
+
 LOOK_EVERY: Final = 4
 """Iterations between looks at the Hessian of the climber, where Hessians are cheap."""
 
 LOOK_BELOW: Final = 1.0
 """eV/Å; force on the climber above which its Hessian is not looked at."""
+
+LARGEST_RISE: Final = 2.5
+"""Factor by which a step may raise the norm of all forces; one that raises it more is taken back."""
 
 OVERLAP: Final = 0.7
 """|v·τ̂| of the lowest mode of the climber's Hessian, which must be negative, at which the band hands
@@ -109,8 +118,7 @@ def band_search(
             downhill mode is the path's: refining that is cheaper than polishing the band.
     """
     band = _Moving(images, end_energies)
-    found = yield band.ask()
-    band.take(found)
+    band.take((yield band.ask()))
     failures, why = 0, ""
     for _ in range(iterations):
         if band.climbing and band.fmax <= fmax and band.fmax_others <= fmax_others:
@@ -121,13 +129,14 @@ def band_search(
                 return band.result(ready=True)
         band.step()
         try:
-            band.take((yield band.ask()))
+            band.accept((yield band.ask()))
             failures = 0
         except FAILURES as error:
             failures += 1
             if failures == 4:
                 why = f"the band ran into structures that cannot be evaluated: {error}"
                 break
+            band.optimiser.shorten()
             band.back()
     ready = band.climbing and band.fmax <= fmax and band.fmax_others <= fmax_others
     return band.result(
@@ -142,11 +151,13 @@ class _Moving:
         self.images = [atoms.copy() for atoms in images]
         self.energies = np.array([end_energies[0], *[np.nan] * (len(images) - 2), end_energies[1]])
         self.climbing = False
+        self.ceiling, self.climb_after = np.inf, CLIMB_AFTER
         self.iteration = 0
         self.highest = 0
         self.fmax = self.fmax_others = np.inf
         self.tangents = np.zeros_like(self.positions)
         self.optimiser = PreconditionedLBFGS()
+        self.before: tuple[Images, list[Evaluation]] | None = None
 
     @property
     def positions(self) -> Images:
@@ -155,8 +166,9 @@ class _Moving:
     def ask(self) -> list[Ask]:
         return [Ask(atoms=atoms) for atoms in self.images[1:-1]]
 
-    def take(self, found: Sequence) -> None:
+    def take(self, found: list[Evaluation]) -> None:
         """Energies and forces of the images where they are now."""
+        self.found = found
         self.energies[1:-1] = [one.energy for one in found]
         true = np.stack([one.forces for one in found])
         highest = int(self.energies.argmax())
@@ -174,21 +186,47 @@ class _Moving:
         self.fmax = float(np.linalg.norm(true[highest - 1], axis=1).max()) if interior else float(norms.max())
         others = np.delete(norms, highest - 1) if interior else norms
         self.fmax_others = float(others.max(initial=0.0))
-        if not self.climbing and (norms.max() < CLIMB_BELOW or self.iteration >= CLIMB_AFTER) and interior:
-            self.climbing = True
-            self.optimiser.forget()
-            self.take(found)
+        ready = norms.max() < CLIMB_BELOW or self.iteration >= self.climb_after
+        top = float(self.energies[highest])
+        if not self.climbing and ready and interior:
+            above = max(top - float(max(self.energies[0], self.energies[-1])), 0.0)
+            self._climb(True, ceiling=top + RUNAWAY + 0.5 * above, found=found)
+        elif self.climbing and top > self.ceiling:
+            self.climb_after = self.iteration + CLIMB_AFTER
+            self._climb(False, ceiling=np.inf, found=found)
+
+    def _climb(self, climbing: bool, *, ceiling: float, found: list[Evaluation]) -> None:
+        """Let the highest image climb, or no longer."""
+        self.climbing, self.ceiling = climbing, ceiling
+        self.optimiser.forget()
+        self.take(found)
 
     def step(self) -> None:
         self.iteration += 1
-        self.before = self.positions[1:-1]
+        self.before = self.positions[1:-1], self.found
         moves = self.optimiser.step(self.images[1:-1], self.forces)
-        self._place(self.before + moves)
+        self._place(self.before[0] + moves)
+
+    def accept(self, found: list[Evaluation]) -> None:
+        """Take what was found after a step, or go back where it was far too long."""
+        norm = float(np.linalg.norm(self.forces))
+        climbed = self.climbing
+        self.take(found)
+        if (
+            self.before is not None
+            and climbed == self.climbing
+            and float(np.linalg.norm(self.forces)) > LARGEST_RISE * norm
+        ):
+            self.optimiser.reject(self.images[1:-1], self.forces)
+            self.back()
 
     def back(self) -> None:
-        """Half of the last step."""
-        self.optimiser.forget()
-        self._place(0.5 * (self.before + self.positions[1:-1]))
+        """To where the last step began."""
+        if self.before is not None:
+            positions, found = self.before
+            self._place(positions)
+            self.before = None
+            self.take(found)
 
     def _place(self, positions: Images) -> None:
         for atoms, place in zip(self.images[1:-1], positions, strict=True):

@@ -43,6 +43,7 @@ class PreconditionedLBFGS:
         """Remember nothing yet."""
         self._pairs: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=MEMORY)
         self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._longest = LONGEST
         self._inverses: np.ndarray | None = None
         self._made_at: np.ndarray | None = None
 
@@ -62,17 +63,33 @@ class PreconditionedLBFGS:
         if self._made_at is None or np.abs(positions - self._made_at).max() > STALE:
             self._inverses = np.stack([_inverse(atoms) for atoms in structures])
             self._made_at = positions.copy()
-        if self._last is not None:
-            moved, change = positions - self._last[0], self._last[1] - forces
-            if float((moved * change).sum()) > 1e-10:
-                self._pairs.append((moved.ravel(), change.ravel()))
+        self._learn(positions, forces)
         self._last = positions.copy(), forces.copy()
         move = self._two_loops(forces.ravel())
         if float(move @ forces.ravel()) <= 0.0:
             self._pairs.clear()
             move = self._two_loops(forces.ravel())
         longest = float(np.linalg.norm(move.reshape(-1, 3), axis=1).max(initial=0.0))
-        return (move * min(1.0, LONGEST / max(longest, 1e-12))).reshape(positions.shape)
+        return (move * min(1.0, self._longest / max(longest, 1e-12))).reshape(positions.shape)
+
+    def reject(self, structures: Sequence[Atoms], forces: Images) -> None:
+        """The last step led to `structures`, where the forces are far larger: remember that, and take shorter
+        steps for a while. The next step is to be taken from where the last one began."""
+        self._learn(np.stack([atoms.positions for atoms in structures]), forces)
+        self.shorten()
+
+    def shorten(self) -> None:
+        """Take shorter steps for a while, the next from where the last one began."""
+        self._last = None
+        self._longest = max(0.3 * self._longest, 1e-3)
+
+    def _learn(self, positions: Images, forces: Images) -> None:
+        if self._last is None:
+            return
+        self._longest = min(LONGEST, 1.3 * self._longest)
+        moved, change = positions - self._last[0], self._last[1] - forces
+        if float((moved * change).sum()) > 1e-10:
+            self._pairs.append((moved.ravel(), change.ravel()))
 
     def _two_loops(self, forces: Float64[np.ndarray, " coordinates"]) -> Float64[np.ndarray, " coordinates"]:
         direction = forces.copy()

@@ -252,9 +252,11 @@ def _step(state: _State, uphill: int | None, exact_every: int) -> Generator[Prob
     )
     state.region, keep = state.region.after(predicted=step.predicted_change, actual=actual, norm=norm)
     if reply.hessian is None:
-        method = hessian_update.bofill if state.saddle else hessian_update.descent
-        state.hessian = hessian_update.updated(
-            state.hessian, move, reply.gradient - state.full_gradient, method=method
+        change = reply.gradient - state.full_gradient
+        state.hessian = (
+            hessian_update.updated(state.hessian, move, change, method=hessian_update.bofill)
+            if state.saddle
+            else hessian_update.downhill(state.hessian, move, change)
         )
     if keep:
         state.move_to(trial, reply)

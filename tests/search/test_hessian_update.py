@@ -16,7 +16,6 @@ METHODS = [
     hessian_update.bofill,
     hessian_update.ts_bfgs,
     hessian_update.bfgs,
-    hessian_update.descent,
 ]
 
 
@@ -56,6 +55,21 @@ def test_bofill_keeps_a_negative_curvature_and_bfgs_a_positive_definite_hessian(
     assert np.linalg.eigvalsh(new)[0] < -2.0
     positive = updated(np.eye(3), step, np.diag([3.0, 1.5, 5.0]) @ step, method=hessian_update.bfgs)
     assert np.linalg.eigvalsh(positive)[0] > 0.0
+
+
+def test_downhill_stays_positive_definite() -> None:
+    """Whatever the surface is like; and is plain BFGS where the curvature is as expected."""
+    random = np.random.default_rng(2)
+    hessian = np.eye(4)
+    for _ in range(30):
+        step = 0.1 * random.normal(size=4)
+        hessian = hessian_update.downhill(hessian, step, symmetric(random, 4) @ step)
+        assert np.linalg.eigvalsh(hessian)[0] > 0.0
+    step, change = np.array([0.1, 0.02]), np.array([0.2, 0.01])
+    plain = updated(np.eye(2), step, change, method=hessian_update.bfgs)
+    np.testing.assert_array_equal(hessian_update.downhill(np.eye(2), step, change), plain)
+    indefinite = hessian_update.downhill(np.diag([-1.0, 1.0]), np.array([0.1, 0.0]), np.array([0.3, 0.1]))
+    np.testing.assert_allclose(indefinite @ [0.1, 0.0], [0.3, 0.1])
 
 
 def test_a_step_that_teaches_nothing_changes_nothing() -> None:
