@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -232,7 +233,10 @@ def export_potential(
     ):
         package = Path(folder) / "model.pt2"
         options = {**_compiler_options(isa), "aot_inductor.metadata": metadata}
-        aoti_compile_and_package(_program(potential), package_path=str(package), inductor_configs=options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch about itself
+            program = _program(potential)
+            aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
         difference = _compare(potential, package)
         if not difference <= _TOLERANCE[metadata["dtype"]]:
             raise RuntimeError(

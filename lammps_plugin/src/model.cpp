@@ -171,6 +171,7 @@ void Model::evaluate(const Graph &graph, Halo &halo, int threads, Result &result
          view(graph.receivers, {edges}, at::kLong), view(graph.vectors, {edges, 3}, at::kDouble).to(self->type)});
     copy_to(outputs.at(0), result.energies);
     copy_to(outputs.at(1), result.gradient);
+    result.kernel_seconds = evaluation.kernel_seconds();
   } catch (const c10::Error &error) {
     throw std::runtime_error(std::string("the model failed: ") + error.what_without_backtrace());
   }

@@ -21,6 +21,7 @@ struct Graph {
 struct Result {
   std::vector<double> energies;   // of each owned atom, eV
   std::vector<double> gradient;   // of the total energy by each edge vector, eV/Å
+  double kernel_seconds = 0;      // spent in compiled kernels
 };
 
 class Model {

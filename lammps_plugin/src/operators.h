@@ -15,6 +15,8 @@ class Evaluation {
   ~Evaluation();
   Evaluation(const Evaluation &) = delete;
   Evaluation &operator=(const Evaluation &) = delete;
+
+  double kernel_seconds() const;  // spent in compiled kernels since the start
 };
 
 }  // namespace mlip

@@ -34,12 +34,14 @@ PairMLIP::PairMLIP(LAMMPS *lmp) : Pair(lmp), exchange(world) {
   // Here and not in init_style: pair hybrid reads them when the style is made.
   comm_forward = 2;
   comm_reverse = comm_reverse_off = 6;
-  nextra = 3;
+  nextra = 4;
   pvector = times;
   MPI_Comm node;
+  int processes = 1;
   MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  MPI_Comm_size(node, &ranks_per_node);
+  MPI_Comm_size(node, &processes);
   MPI_Comm_free(&node);
+  most_threads = std::max(1, int(std::thread::hardware_concurrency()) / processes);
 }
 
 PairMLIP::~PairMLIP() {
@@ -133,12 +135,6 @@ double PairMLIP::init_one(int i, int j) {
   return model->cutoff();
 }
 
-// As many threads as LAMMPS was given, but no more than there are cores for the processes of this node.
-int PairMLIP::threads() const {
-  const int cores = std::max(1, int(std::thread::hardware_concurrency()));
-  return std::max(1, std::min(comm->nthreads, cores / ranks_per_node));
-}
-
 void PairMLIP::compute(int eflag, int vflag) {
   const double start = MPI_Wtime();
   ev_init(eflag, vflag);
@@ -146,7 +142,7 @@ void PairMLIP::compute(int eflag, int vflag) {
   collect_edges();
   const double before = MPI_Wtime();
   try {
-    model->evaluate(graph, exchange, threads(), result);
+    model->evaluate(graph, exchange, std::min(comm->nthreads, most_threads), result);
   } catch (const std::exception &trouble) {
     // Others may be waiting for this process inside the model: they cannot be told.
     error->one(FLERR, std::string("pair_style mlip: ") + trouble.what());
@@ -155,6 +151,7 @@ void PairMLIP::compute(int eflag, int vflag) {
   apply(result);
   fail_together(problem);
   times[2] = exchange.seconds;
+  times[3] += result.kernel_seconds;
   times[0] += MPI_Wtime() - start;
 }
 

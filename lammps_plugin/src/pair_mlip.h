@@ -33,7 +33,6 @@ class PairMLIP : public Pair {
  private:
   void allocate();
   void fail_together(const std::string &problem);
-  int threads() const;
 
   bool lists_changed();
   void number_atoms();
@@ -43,7 +42,7 @@ class PairMLIP : public Pair {
 
   std::unique_ptr<mlip::Model> model;
   mlip::Exchange exchange;
-  int ranks_per_node = 1;
+  int most_threads = 1;  // so that the processes of this node do not fight for its cores
 
   // Atoms of the model, numbered: mine in the order of the neighbour list, then copies of others' atoms.
   bool stale = true;
@@ -61,7 +60,7 @@ class PairMLIP : public Pair {
   enum class Message { OWNERS, FORCES, VIRIALS } message = Message::OWNERS;
   std::vector<double> ghost_forces, ghost_virials;  // with newton off
 
-  double times[3] = {0, 0, 0};  // s so far: in all, in the model, in exchanges; `compute pair` shows them
+  double times[4] = {0, 0, 0, 0};  // s so far: in all, model, exchanges, kernels; `compute pair` shows them
 };
 
 }  // namespace LAMMPS_NS

@@ -124,7 +124,8 @@ def test_excluded_neighbours(refuses: Refuses, model: Model) -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_positions_that_are_not_numbers(ranks: int, refuses: Refuses, model: Model) -> None:
     """On one process only; the other ends as well."""
-    script = _script(model.package, after="run 0\nfix 1 all nve\nvariable bad atom exp(1000)-exp(1000)\nset atom 3 vx v_bad")
+    make = "variable bad atom exp(1000)-exp(1000)\nset atom 3 vx v_bad"
+    script = _script(model.package, after=f"run 0\nfix 1 all nve\n{make}")
     refuses(script, "the position of atom 3 is not finite", ranks=ranks)
 
 
