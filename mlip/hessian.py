@@ -1,8 +1,10 @@
-"""Second derivatives of the energy of a potential: by differentiation, by finite differences, by its own head.
+"""Second derivatives of the energy of a potential: by differentiation, by finite differences, by its own
+head.
 
-All work on edge vectors: with `edge = x[sender] - x[receiver] + shift`, a displacement v of the atoms changes
-the edges by `v[sender] - v[receiver]`, and a gradient on the edges is summed back to the atoms with the same
-signs. Periodic images need no further care: the result is the Hessian at the Gamma point, the sum over images.
+All work on edge vectors: with `edge = x[sender] - x[receiver] + shift`, a displacement v of the atoms
+changes the edges by `v[sender] - v[receiver]`, and a gradient on the edges is summed back to the atoms with
+the same signs. Periodic images need no further care: the result is the Hessian at the Gamma point, the sum
+over images.
 """
 
 from __future__ import annotations

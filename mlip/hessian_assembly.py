@@ -1,7 +1,7 @@
 """From pairs of atoms to a Hessian: the pairs of a head, and the matrix that its terms make.
 
-In a periodic cell every image of a pair is a pair of its own here; they meet only in the matrix, the Hessian at
-the Gamma point.
+In a periodic cell every image of a pair is a pair of its own here; they meet only in the matrix, the
+Hessian at the Gamma point.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from mlip.nn.hessian_head import HessianTerms, Pairs
 
 LARGE: Final = 256
 """Atoms of a molecule from which on its pairs are found with cells instead of one by one."""
+
+TINY: Final = 1e-12
+"""Added to the diagonal of the Laplacian, relative to its largest element."""
 
 NUMBERS_AT_ONCE: Final = 4_000_000
 """Numbers in the products of internal coordinates that are made together: bounds memory."""
@@ -99,11 +102,15 @@ def assemble(
     within = torch.arange(graph.num_atoms, device=counts.device) - starts.index_select(0, graph.batch)
     first = torch.cumsum(squares, 0) - squares
     row = first.index_select(0, graph.batch) + within * counts.index_select(0, graph.batch)
-    blocks = terms.stiffness.new_zeros(int(squares.sum()), 9)
+    blocks = terms.blocks.new_zeros(int(squares.sum()), 9)
     i, j = pairs.receivers, pairs.senders
-    stiffness = terms.stiffness.reshape(-1, 9)
+    pair = _balanced(terms, pairs, graph, within)
+    turned = pair.transpose(1, 2)
+    own = 0.5 * (pair + turned).reshape(-1, 9)
     places = [row[i] + within[j], row[j] + within[i], row[i] + within[i], row[j] + within[j]]
-    blocks = blocks.index_add(0, torch.cat(places), torch.cat([-stiffness, -stiffness, stiffness, stiffness]))
+    blocks = blocks.index_add(
+        0, torch.cat(places), torch.cat([-pair.reshape(-1, 9), -turned.reshape(-1, 9), own, own])
+    )
     blocks = _add_coordinates(blocks, terms, pairs, row, within)
     return [
         _symmetric(part.view(count, count, 3, 3).transpose(1, 2).reshape(3 * count, 3 * count))
@@ -116,6 +123,53 @@ def _symmetric(matrix: Tensor) -> Tensor:
     return 0.5 * (matrix + matrix.T)
 
 
+def _balanced(
+    terms: HessianTerms, pairs: Pairs, graph: AtomGraph, within: Int[Tensor, " atoms"]
+) -> Float[Tensor, "pairs 3 3"]:
+    r"""Blocks whose antisymmetric parts add up to zero on every atom.
+
+    With axial vectors $a_{ij}$ of the antisymmetric parts, $a_{ij} - a_{ji}$ is a current from i to j. It
+    is changed by $w_{ij} (\phi_i - \phi_j)$, the least change in the norm $\sum |\cdot|^2 / w$ that leaves
+    no excess on any atom: $\phi$ solves the Laplace equation of the network with conductances w. Connected
+    parts are solved for independently, so that molecules far apart do not know of each other.
+    """
+    i, j, weight = pairs.receivers, pairs.senders, terms.weight.double()
+    blocks = terms.blocks.double()
+    axial = _axial(blocks)
+    excess = axial.new_zeros(graph.num_atoms, 3).index_add(0, i, axial).index_add(0, j, axial, alpha=-1)
+    counts, structure = graph.atoms_per_structure, graph.batch
+    most = int(counts.max())
+    conductance = weight.new_zeros(graph.num_structures, most, most)
+    conductance = conductance.index_put((structure[i], within[i], within[j]), weight, accumulate=True)
+    conductance = conductance + conductance.transpose(1, 2)
+    degree = conductance.sum(dim=2)
+    # A connected part fixes its potential up to a constant, which plays no role: any small number decides it.
+    tiny = TINY * degree.detach().amax(dim=1, keepdim=True).clamp(min=1.0)
+    padding = (torch.arange(most, device=structure.device) >= counts.unsqueeze(1)).to(degree.dtype)
+    laplacian = torch.diag_embed(degree + padding) - conductance
+    factor = torch.linalg.cholesky(laplacian + torch.diag_embed(tiny.expand_as(degree)))
+    right = excess.new_zeros(graph.num_structures, most, 3).index_put((structure, within), excess)
+    solution = torch.cholesky_solve(right, factor)
+    # What the small number has left undone.
+    solution = solution + torch.cholesky_solve(right - laplacian @ solution, factor)
+    potential = solution[structure, within]
+    change = weight.unsqueeze(1) * (potential[i] - potential[j])
+    return (blocks - _cross_matrix(change)).to(terms.blocks.dtype)
+
+
+def _axial(matrices: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"]:
+    """The vector a with $a \\times x$ the product of the antisymmetric part with x."""
+    odd = 0.5 * (matrices - matrices.transpose(1, 2))
+    return torch.stack([odd[:, 2, 1], odd[:, 0, 2], odd[:, 1, 0]], dim=1)
+
+
+def _cross_matrix(v: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
+    """The matrix of the cross product with v."""
+    zero = torch.zeros_like(v[:, 0])
+    rows = [zero, -v[:, 2], v[:, 1], v[:, 2], zero, -v[:, 0], -v[:, 1], v[:, 0], zero]
+    return torch.stack(rows, dim=1).view(-1, 3, 3)
+
+
 def _add_coordinates(
     blocks: Float[Tensor, "blocks 9"], terms: HessianTerms, pairs: Pairs, row: Tensor, within: Tensor
 ) -> Float[Tensor, "blocks 9"]:
@@ -123,32 +177,22 @@ def _add_coordinates(
     if terms.near.shape[0] == 0:
         return blocks
     centre, other = pairs.receivers[terms.near], pairs.senders[terms.near]
-    number = torch.bincount(centre, minlength=row.shape[0])
+    atoms, number = row.shape[0], torch.bincount(centre, minlength=row.shape[0])
     most = int(number.max()) + 1
     place = torch.arange(len(centre), device=centre.device) - (torch.cumsum(number, 0) - number)[centre] + 1
-    members = torch.arange(row.shape[0], device=centre.device).unsqueeze(1).repeat(1, most)
+    members = torch.arange(atoms, device=centre.device).unsqueeze(1).repeat(1, most)
     members[centre, place] = other
     there = torch.arange(most, device=centre.device) <= number.unsqueeze(1)
+    arms = terms.arms.new_zeros(atoms, most, *terms.arms.shape[1:]).index_put((centre, place), terms.arms)
+    arms = torch.cat([-arms.sum(dim=1, keepdim=True), arms[:, 1:]], dim=1).flatten(1, 2)
     at_once = max(1, NUMBERS_AT_ONCE // (9 * most * most))
-    arms, duals = (_padded(t, centre, place, (row.shape[0], most)) for t in (terms.arms, terms.dual_arms))
-    for start in range(0, row.shape[0], at_once):
+    nowhere = blocks.shape[0]
+    blocks = torch.cat([blocks, blocks.new_zeros(1, 9)])
+    for start in range(0, atoms, at_once):
         part = slice(start, start + at_once)
-        left, right, who = arms[part].flatten(1, 2), duals[part].flatten(1, 2), members[part]
-        product = torch.bmm(left, right.transpose(1, 2))
-        product = product.view(-1, most, 3, most, 3).transpose(2, 3)
-        both = there[part].unsqueeze(2) & there[part].unsqueeze(1)
+        who, both = members[part], there[part].unsqueeze(2) & there[part].unsqueeze(1)
+        product = torch.bmm(torch.bmm(arms[part], terms.metric[part]), arms[part].transpose(1, 2))
+        product = product.view(-1, most, 3, most, 3).transpose(2, 3).reshape(-1, 9)
         where = row[who].unsqueeze(2) + within[who].unsqueeze(1)
-        blocks = blocks.index_add(0, where[both], product[both].reshape(-1, 9))
-    return blocks
-
-
-def _padded(
-    arms: Float[Tensor, "near 3 coordinates"],
-    centre: Int[Tensor, " near"],
-    place: Int[Tensor, " near"],
-    shape: tuple[int, int],
-) -> Float[Tensor, "atoms most 3 coordinates"]:
-    """Arms by atom and place, that of the atom itself in place 0."""
-    table = arms.new_zeros(*shape, *arms.shape[1:]).index_put((centre, place), arms)
-    own = -table.sum(dim=1, keepdim=True)
-    return torch.cat([own, table[:, 1:]], dim=1)
+        blocks = blocks.index_add(0, torch.where(both, where, nowhere).view(-1), product)
+    return blocks[:nowhere]

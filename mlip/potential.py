@@ -128,8 +128,8 @@ class Potential(nn.Module):
         Returns:
             `energy` (structures,) and `node_energy` (atoms,), float64, eV; `forces` (atoms, 3), eV/Å;
             `stress` (structures, 3, 3), eV/Å³, $\\sigma = V^{-1} \\partial E/\\partial\\epsilon$, tension
-            positive, as in ASE; `novelty` (atoms,), see `mlip.domain`; `hessian`, eV/Å², the matrices one after
-            another, row by row, and `hessian_of`.
+            positive, as in ASE; `novelty` (atoms,), see `mlip.domain`; `hessian`, eV/Å², the matrices one
+            after another, row by row, and `hessian_of`.
 
         Raises:
             InputError: an element that the model does not know; stress of a cell without volume.

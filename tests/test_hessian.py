@@ -85,7 +85,7 @@ def test_each_structure_as_if_alone(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["direct", "autograd"])
 def test_a_cell_is_the_sum_over_its_supercell(method: str) -> None:
-    """The Gamma-point Hessian of a cell folds that of its supercell, images summed: none is lost or doubled."""
+    """The Hessian of a cell folds that of its supercell, images summed: none is lost or doubled."""
     model = potential()
     cell = crystal()
     small = model.hessian(build_graph(cell, model.cutoff), method=method)[0]

@@ -1,28 +1,34 @@
 r"""Second derivatives read off node features, without differentiation.
 
-A Hessian must be symmetric, and moving all atoms together must cost nothing. A sum of free 3x3 blocks
-$H_{ij} = B_{ij} + B_{ji}^T$ with $H_{ii} = -\sum_j H_{ij}$ is not: $\sum_j H_{ij}$ has an antisymmetric part. Here
-both hold by construction, because everything is a product of changes that depend on differences of positions.
-With $d_{ij} = x_i - x_j$,
+A Hessian is made of a 3x3 block for each pair of atoms and of internal coordinates of each atom:
 
-$$\delta^2 E = \sum_{(ij)} \delta d_{ij}^T\, S_{ij}\, \delta d_{ij}
-  + \sum_i \sum_{cc'} M^{z_i}_{cc'}\, q_i^c\, q_i^{c'}, \qquad q_i^c = \sum_j g_{ij}^c \cdot \delta d_{ji}.$$
+* Blocks $B_{ij}$: scalars times 1 and $\hat r \hat r^T$, products of $\hat r$ with vectors of both ends,
+  products of these vectors, and the second-degree tensors of both ends; $H_{ij} = -(B_{ij} + B_{ji}^T)$ for
+  $i \ne j$.
+* Internal coordinates $q_i^c = \sum_j g_{ij}^c \cdot (\delta x_j - \delta x_i)$, learned counterparts of
+  stretches and bends, linear in the displacements of near neighbours, with *arms* g made of the same
+  vectors; they add $\sum_i \sum_{cc'} M^{z_i}_{cc'} q_i^c q_i^{c'}$ to the second variation of the energy.
+  So blocks come to depend on the atom between two others.
 
-The *stiffness* $S_{ij}$ of a pair is a symmetric matrix: scalars times 1 and $\hat r \hat r^T$, symmetric products of
-$\hat r$ and of vectors of both ends, and the second-degree tensors of both ends. The second sum gives each atom i
-*internal coordinates* $q_i^c$, learned counterparts of stretches and bends: linear in the displacements of its near
-neighbours relative to it, with *arms* $g_{ij}^c$ made of the same vectors. Their products reach two neighbours of an
-atom and so give what pairs cannot: antisymmetric parts of blocks, and blocks that depend on the atom between two
-others. Coefficients come from a network on scalars of both ends, on the distance, and on projections of both ends'
-features on $\hat r$. Everything is built from features of natural parity, so that H transforms under all of O(3).
+Coefficients come from a network on scalars of both ends, on the distance, and on projections of both ends'
+features on $\hat r$. Everything is built from features of natural parity, so that H transforms under all of
+O(3).
 
-The stiffness ends smoothly at the cutoff, arms at half of it: blocks of atoms further apart than the cutoff are zero.
+A Hessian must be symmetric, and moving all atoms together must cost nothing. Internal coordinates obey both
+by construction. For blocks $H_{ii} = -\sum_j H_{ij}$ is not enough: the sum must be symmetric too, so the
+antisymmetric parts of the blocks of each atom, axial vectors, must add up to zero. `mlip.hessian_assembly`
+takes from each pair what is in excess, as the currents of a network of conductors that carry it away: the
+least change, weighted by `weight`, that makes it so.
+
+Blocks end smoothly at the cutoff, arms at half of it: atoms further apart than the cutoff have no block.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -34,8 +40,9 @@ from mlip.o3.cartesian import tensor_matrix
 from mlip.o3.constants import ConstantModule
 
 NUM_BESSEL = 16
-STIFFNESS_SCALE = 16.0
+SCALE = 16.0
 """eV Å²: blocks of organic molecules fall off about as this divided by the distance to the fourth power."""
+PAIRS_AT_ONCE = 1024
 SHORT = 0.5
 """Å⁴; keeps that prior finite at short distances."""
 
@@ -57,19 +64,21 @@ class Pairs:
 
 @dataclass(frozen=True)
 class HessianTerms:
-    """A second derivative as stiffnesses of pairs and internal coordinates of atoms (see the head of this file).
+    """A second derivative as blocks of pairs and internal coordinates of atoms (see the head of this file).
 
     Attributes:
-        stiffness: Of each ordered pair, symmetric, eV/Å²; both orders count.
+        blocks: B of each ordered pair, receiver first, eV/Å².
+        weight: How much a pair takes of what makes the blocks conserve angular momentum; positive.
         near: Indices of the pairs that have arms.
         arms: Of the internal coordinates of the receiver at the sender.
-        dual_arms: `arms` times the metric of the receiver, eV/Å² in the product.
+        metric: Of the internal coordinates of each atom, symmetric, eV/Å² in the product with two arms.
     """
 
-    stiffness: Float[Tensor, "pairs 3 3"]
+    blocks: Float[Tensor, "pairs 3 3"]
+    weight: Float[Tensor, " pairs"]
     near: Int[Tensor, " near"]
     arms: Float[Tensor, "near 3 coordinates"]
-    dual_arms: Float[Tensor, "near 3 coordinates"]
+    metric: Float[Tensor, "atoms coordinates coordinates"]
 
 
 class HessianHead(ConstantModule):
@@ -114,7 +123,7 @@ class HessianHead(ConstantModule):
         self.radial = nn.Parameter(torch.randn(NUM_BESSEL, width))
         self.angular = nn.Parameter(torch.randn(5 * channels, width))
         self.pair_hidden = nn.Parameter(torch.randn(width, width))
-        self.pair_out = nn.Parameter(0.1 * torch.randn(width, 2 + 7 * channels))
+        self.pair_out = nn.Parameter(0.1 * torch.randn(width, 2 + 11 * channels))
         self.arm_hidden = nn.Parameter(torch.randn(width, width))
         self.arm_out = nn.Parameter(0.3 * torch.randn(width, 4 * channels + coordinates))
         self.arm_mix = nn.Parameter(torch.randn(4 * channels, coordinates))
@@ -128,55 +137,61 @@ class HessianHead(ConstantModule):
     ) -> HessianTerms:
         """Terms of the Hessian of atoms with these features."""
         features = normalised(features)
-        distance = pairs.vectors.norm(dim=1)
-        direction = pairs.vectors / distance.unsqueeze(1)
-        prior = (SHORT + distance.pow(4)).reciprocal()
-        geometry = self.geometry(features)
-        tensors = torch.einsum("xym,nmk->nxyk", self.tensor, geometry[:, 4:9])
-        ends = _Ends(pairs, direction, geometry[:, 1:4], tensors)
-        hidden = self._hidden(features, species, pairs, distance, ends)
-        weight = STIFFNESS_SCALE * prior * polynomial_envelope(distance / self.cutoff)
-        stiffness = self._stiffness(hidden, ends) * weight[:, None, None]
-        near = (distance < 0.5 * self.cutoff).nonzero()[:, 0]
-        reach = distance[near]
-        weight = (STIFFNESS_SCALE * prior[near]).sqrt() * polynomial_envelope(2 * reach / self.cutoff)
-        arms = self._arms(hidden[near], ends, near) * weight[:, None, None]
+        nodes = _Nodes(species, self.ends(features[:, :1])[:, 0], self.geometry(features).narrow(1, 1, 8))
+        # Without a gradient to keep, numbers of a few pairs at a time stay in the cache.
+        size = pairs.senders.shape[0] if torch.is_grad_enabled() else PAIRS_AT_ONCE
+        parts = [self._of_pairs(nodes, *part) for part in _portions(pairs, max(1, size))]
+        blocks, weight, close, arms = (torch.cat(column) for column in zip(*parts, strict=True))
         metric = (self.metric + self.metric.transpose(1, 2)) / (2 * self.coordinates)
-        centre = species.index_select(0, pairs.receivers[near])
-        return HessianTerms(stiffness, near, arms, torch.bmm(arms, metric.index_select(0, centre)))
+        return HessianTerms(blocks, weight, close.nonzero()[:, 0], arms, metric.index_select(0, species))
+
+    def _of_pairs(
+        self, nodes: _Nodes, receivers: Tensor, senders: Tensor, vectors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Blocks, their weights, which pairs are close, and the arms of those."""
+        distance = vectors.norm(dim=1)
+        prior = SCALE / (SHORT + distance.pow(4))
+        ends = _Ends(nodes, receivers, senders, vectors / distance.unsqueeze(1), self.tensor)
+        hidden = self._hidden(nodes, receivers, senders, distance, ends)
+        weight = prior * polynomial_envelope(distance / self.cutoff)
+        blocks = self._blocks(hidden, ends) * weight[:, None, None]
+        close = distance < 0.5 * self.cutoff
+        near = close.nonzero()[:, 0]
+        reach = polynomial_envelope(2 * distance.index_select(0, near) / self.cutoff)
+        size = prior.index_select(0, near).sqrt() * reach
+        arms = self._arms(hidden.index_select(0, near), ends, near) * size[:, None, None]
+        return blocks, weight, close, arms
 
     def _hidden(
-        self, features: Tensor, species: Tensor, pairs: Pairs, distance: Tensor, ends: _Ends
+        self, nodes: _Nodes, receivers: Tensor, senders: Tensor, distance: Tensor, ends: _Ends
     ) -> Float[Tensor, "pairs width"]:
         """First layer of the networks: scalars of both ends, distance, projections on the direction."""
         width = self.radial.shape[1]
-        kind = species.index_select(0, pairs.receivers) * self.num_species + species.index_select(
-            0, pairs.senders
-        )
-        of_ends = self.ends(features[:, :1])[:, 0]
+        of = nodes.species.index_select
+        kind = of(0, receivers) * self.num_species + of(0, senders)
         radial = bessel(distance, self.cutoff, NUM_BESSEL) @ self.radial
         hidden = (
-            of_ends[:, :width].index_select(0, pairs.receivers)
-            + of_ends[:, width:].index_select(0, pairs.senders)
+            nodes.scalars[:, :width].index_select(0, receivers)
+            + nodes.scalars[:, width:].index_select(0, senders)
             + radial * self.pair_gain.index_select(0, kind) * (self.radial_scale / math.sqrt(NUM_BESSEL))
             + self.pair_bias.index_select(0, kind)
             + ends.projections() @ self.angular / math.sqrt(self.angular.shape[0])
         )
         return _activate(hidden / math.sqrt(5.0))
 
-    def _stiffness(self, hidden: Tensor, ends: _Ends) -> Float[Tensor, "pairs 3 3"]:
+    def _blocks(self, hidden: Tensor, ends: _Ends) -> Float[Tensor, "pairs 3 3"]:
         k = self.channels
         coefficients = _dense(_activate(_dense(hidden, self.pair_hidden)), self.pair_out)
-        one, along, beside, tensors, products = coefficients.split([1, 1, 4 * k, 2 * k, k], dim=1)
+        one, along, left, right, tensors, products = coefficients.split([1, 1, 4 * k, 4 * k, 2 * k, k], dim=1)
         u = ends.direction
-        # (along / 2) u + beside: its symmetric product with u has both terms
-        lean = torch.einsum("pxk,pk->px", ends.basis, beside) / math.sqrt(4 * k) + 0.5 * along * u
-        half = lean.unsqueeze(2) * u.unsqueeze(1)
-        half = (
-            half + torch.einsum("pxk,pyk->pxy", ends.receiver * products.unsqueeze(1), ends.sender) / k**0.5
-        )
-        whole = half + half.transpose(1, 2) + ends.tensors(tensors) / math.sqrt(2 * k)
-        return whole + one.unsqueeze(2) * torch.eye(3, dtype=u.dtype, device=u.device)
+        root = math.sqrt(4 * k)
+        before = (ends.basis * left.unsqueeze(1)).sum(dim=2) / root + along * u
+        after = (ends.basis * right.unsqueeze(1)).sum(dim=2) / root
+        block = before.unsqueeze(2) * u.unsqueeze(1) + u.unsqueeze(2) * after.unsqueeze(1)
+        scaled = ends.receiver * (products / math.sqrt(k)).unsqueeze(1)
+        block = block + (scaled.unsqueeze(2) * ends.sender.unsqueeze(1)).sum(dim=3)
+        block = block + ends.tensors(tensors) / math.sqrt(2 * k)
+        return block + one.unsqueeze(2) * torch.eye(3, dtype=u.dtype, device=u.device)
 
     def _arms(self, hidden: Tensor, ends: _Ends, near: Tensor) -> Float[Tensor, "near 3 coordinates"]:
         k = 4 * self.channels
@@ -186,40 +201,63 @@ class HessianHead(ConstantModule):
         return mixed + ends.direction.index_select(0, near).unsqueeze(2) * along.unsqueeze(1)
 
 
+class _Nodes(NamedTuple):
+    """What the pairs take from their ends."""
+
+    species: Int[Tensor, " atoms"]
+    scalars: Float[Tensor, "atoms width2"]
+    """For the receiver, then for the sender."""
+    geometry: Float[Tensor, "atoms 8 channels"]
+    """Vectors and tensors."""
+
+
+def _portions(pairs: Pairs, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Receivers, senders and vectors of so many pairs at a time; once if there are none."""
+    for start in range(0, max(1, pairs.senders.shape[0]), size):
+        part = slice(start, start + size)
+        yield pairs.receivers[part], pairs.senders[part], pairs.vectors[part]
+
+
 class _Ends:
     """What blocks of a pair are made of: vectors of both ends, and tensors of both ends on the direction."""
 
     def __init__(
         self,
-        pairs: Pairs,
+        nodes: _Nodes,
+        receivers: Int[Tensor, " pairs"],
+        senders: Int[Tensor, " pairs"],
         direction: Float[Tensor, "pairs 3"],
-        vectors: Float[Tensor, "atoms 3 channels"],
-        tensors: Float[Tensor, "atoms 3 3 channels"],
+        tensor: Float[Tensor, "3 3 5"],
     ) -> None:
         self.direction = direction
-        self.receiver = vectors.index_select(0, pairs.receivers)
-        self.sender = vectors.index_select(0, pairs.senders)
-        self._tensors = [tensors.index_select(0, i) for i in (pairs.receivers, pairs.senders)]
-        turned = [torch.einsum("pxyk,py->pxk", t, direction) for t in self._tensors]
+        self._tensor = tensor
+        receiver, sender = (nodes.geometry.index_select(0, i) for i in (receivers, senders))
+        self.receiver, self._receiver_tensors = receiver.split([3, 5], dim=1)
+        self.sender, self._sender_tensors = sender.split([3, 5], dim=1)
+        turn = (direction @ tensor.reshape(3, 15)).view(-1, 3, 5, 1)
+        turned = [
+            sum((turn[:, :, m] * t[:, m : m + 1] for m in range(1, 5)), turn[:, :, 0] * t[:, :1])
+            for t in (self._receiver_tensors, self._sender_tensors)
+        ]
         self.basis = torch.cat([self.receiver, self.sender, *turned], dim=2)
 
     def projections(self) -> Float[Tensor, "pairs projections"]:
         """Invariants that know the direction: how both ends' features lie along it and to each other."""
-        along = torch.einsum("pxk,px->pk", self.basis, self.direction)
-        return torch.cat([along, (self.receiver * self.sender).sum(1) / math.sqrt(3.0)], dim=1)
+        along = (self.basis * self.direction.unsqueeze(2)).sum(dim=1)
+        return torch.cat([along, (self.receiver * self.sender).sum(dim=1) / math.sqrt(3.0)], dim=1)
 
     def tensors(self, weights: Float[Tensor, "pairs channels2"]) -> Float[Tensor, "pairs 3 3"]:
         """Weighted sum of the tensors of both ends."""
-        halves = weights.chunk(2, dim=1)
-        parts = [torch.einsum("pxyk,pk->pxy", t, w) for t, w in zip(self._tensors, halves, strict=True)]
-        return parts[0] + parts[1]
+        of_receiver, of_sender = weights.unsqueeze(1).chunk(2, dim=2)
+        mixed = (self._receiver_tensors * of_receiver + self._sender_tensors * of_sender).sum(dim=2)
+        return (mixed @ self._tensor.reshape(9, 5).T).view(-1, 3, 3)
 
 
 def normalised(
     features: Float[Tensor, "nodes harmonics channels"], *, floor: float = 0.01
 ) -> Float[Tensor, "nodes harmonics channels"]:
-    r"""Each degree divided by $\sqrt{floor^2 + \langle x^2 \rangle}$, its root mean square over components and
-    channels: smooth also where a degree vanishes by symmetry."""
+    r"""Each degree divided by $\sqrt{floor^2 + \langle x^2 \rangle}$, its root mean square over components
+    and channels: smooth also where a degree vanishes by symmetry."""
     lmax = math.isqrt(features.shape[1]) - 1
     parts = features.split([2 * degree + 1 for degree in range(lmax + 1)], dim=1)
     return torch.cat(

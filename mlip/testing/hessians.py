@@ -26,8 +26,8 @@ class HessianReport:
         scale: Its largest element, eV/Å².
         symmetry: Largest element of H - Hᵀ, eV/Å².
         translation: Largest force, eV/Å², on an atom when all atoms move together.
-        rotation: Largest element of H (ω x r) - ω x g, eV/Å, with g the gradient and ω along each axis: a turned
-            molecule has turned forces. None for periodic structures.
+        rotation: Largest element of H (ω x r) - ω x g, eV/Å, with g the gradient and ω along each axis: a
+            turned molecule has turned forces. None for periodic structures.
         agreement: Mean absolute difference from the Hessian by each other method, eV/Å².
     """
 

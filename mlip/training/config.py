@@ -199,9 +199,10 @@ class RelaxationMetrics(Section):
 class TrainConfig(Section):
     """Everything that decides a training run. See the sections for their keys.
 
-    ``init`` names a trained model whose weights, species, cutoff, E0s and normalisation the run starts with; the
-    section ``model`` may then add a head for Hessians. ``freeze: backbone`` leaves all but that head as it is: only
-    the Hessian terms of the loss count, no forces are computed, and energies and forces stay those of ``init``.
+    ``init`` names a trained model whose weights, species, cutoff, E0s and normalisation the run starts
+    with; the section ``model`` may then add a head for Hessians. ``freeze: backbone`` leaves all but that
+    head as it is: only the Hessian terms of the loss count, no forces are computed, and energies and forces
+    stay those of ``init``.
     """
 
     model: dict[str, Any]

@@ -62,8 +62,8 @@ def read_training_frames(
         usable = _with_hessian(usable, say)
     if labels.hessian and all(f.hessian is None for f in usable):
         raise InputError(
-            f"{config.train}: no frame has a Hessian, but `loss.hessian` or `loss.hessian_subspace` is above 0; "
-            "learn from forces alone with `loss.hvp`, or name the Hessian with `data.keys.hessian`"
+            f"{config.train}: no frame has a Hessian, but `loss.hessian` or `loss.hessian_subspace` is above "
+            "0; learn from forces alone with `loss.hvp`, or name the Hessian with `data.keys.hessian`"
         )
     if isinstance(config.valid, Path):
         train: list[Frame] = usable

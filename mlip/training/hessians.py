@@ -86,8 +86,8 @@ def _vibrations(
 
 
 QUANTITIES: Final = ("hessian", "lowest_eigenvalue", "lowest_mode_overlap", "frequency", "zero_point_energy")
-"""Of a Hessian against its label: eV/Å² (mean over the elements of each matrix), eV/Å²/amu, 1 - |cosine|, cm⁻¹,
-eV."""
+"""Of a Hessian against its label: eV/Å² (mean over the elements of each matrix), eV/Å²/amu, 1 - |cosine|,
+cm⁻¹, eV."""
 
 
 def differences(

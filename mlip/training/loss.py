@@ -7,17 +7,17 @@ $$L = w_E \frac1N \sum_s q_s\,\rho\!\left(\frac{E_s - E_s^{ref}}{n_s}\right)
     + w_\sigma \frac{1}{9N} \sum_s q_s
       \sum_{\alpha\beta} \rho(\sigma_{\alpha\beta} - \sigma_{\alpha\beta}^{ref}),$$
 
-and, with $M$ structures whose Hessian is labelled and $N - M$ others, $\langle\cdot\rangle$ a mean over elements of a
-vector or matrix, so that large molecules count no more than small ones,
+and, with $M$ structures whose Hessian is labelled and $N - M$ others, $\langle\cdot\rangle$ a mean over
+elements of a vector or matrix, so that large molecules count no more than small ones,
 
 $$ + w_H \frac1M \sum_s q_s \langle\rho(H_s - H_s^{ref})\rangle
    + w_{sub} \frac1M \sum_s q_s \langle\rho((H_s - H_s^{ref}) U_s)\rangle
    + w_{hvp} \frac1{N-M} \sum_s q_s \langle\rho(H_s v_s - \nabla\nabla E_s v_s)\rangle.$$
 
-$H$ is that of the model's head; $U$ are unit displacements along the lowest vibrations of the label, rigid motions
-left out; $v$ are random displacements, a normal number for each coordinate, and $\nabla\nabla E\,v$ comes from
-differentiating the model's own energy, to which nothing is passed back: so the head learns from frames that have
-forces alone.
+$H$ is that of the model's head; $U$ are unit displacements along the lowest vibrations of the label, rigid
+motions left out; $v$ are random displacements, a normal number for each coordinate, and $\nabla\nabla E\,v$
+comes from differentiating the model's own energy, to which nothing is passed back: so the head learns from
+frames that have forces alone.
 
 $\rho(x)$ is $x^2$ (``mse``), $|x|$ (``mae``), or Huber's function divided by $\delta$ (``huber``):
 $x^2/2\delta$ where $|x| < \delta$, else $|x| - \delta/2$, so that weights mean the same as for ``mae``.
@@ -94,8 +94,9 @@ def batch_loss(
     """This process's contribution to the loss: summed over processes, it is the loss of the whole step.
 
     Args:
-        output: From ``Potential``: ``energy`` and, where they count, ``forces`` and ``stress``, ``hessian`` and
-            ``hessian_of``; beside these ``displacement`` and ``hvp``, the Hessian of the energy times it.
+        output: From ``Potential``: ``energy`` and, where they count, ``forces`` and ``stress``, ``hessian``
+            and ``hessian_of``; beside these ``displacement`` and ``hvp``, the Hessian of the energy times
+            it.
         batch: The labels.
         weights: Weights of the terms.
         config: Forms of the terms.

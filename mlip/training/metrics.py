@@ -1,4 +1,5 @@
-"""Errors of energies, forces, stresses and Hessians, accumulated batch by batch without leaving the device."""
+"""Errors of energies, forces, stresses and Hessians, accumulated batch by batch without leaving the
+device."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ QUANTITIES = ("energy", "energy_per_atom", "forces", "stress")
 class ErrorSums:
     """Sums of absolute and squared errors.
 
-    A label that is NaN does not count. Frame weights play no role here. Errors of a Hessian are means over its
-    elements; molecules then count alike.
+    A label that is NaN does not count. Frame weights play no role here. Errors of a Hessian are means over
+    its elements; molecules then count alike.
 
     Args:
         species: Atomic numbers for which force errors are also kept apart; empty for none.
