@@ -110,7 +110,10 @@ def run_lammps(
         command = [mpiexec, "-n", str(ranks), *command]
     path = os.pathsep.join(filter(None, [plugin_dir(), os.environ.get("LAMMPS_PLUGIN_PATH")]))
     # Processes of MPICH that wait yield the core: here they may be more than there are cores.
-    patience = {"MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1", "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "50"}
+    patience = {
+        "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1",
+        "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "50",
+    }
     environment = {**os.environ, **patience, "OMP_NUM_THREADS": "1", "LAMMPS_PLUGIN_PATH": path}
     return subprocess.run(
         command,
