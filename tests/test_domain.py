@@ -90,7 +90,7 @@ def test_known_and_unknown_molecules(potential: Potential) -> None:
     graph = collate([build_graph(atoms, 4.0) for atoms in (known, lone, radical)])
     novelty = potential(graph, novelty=True)["novelty"]
     assert novelty[: len(known)].max() < 1.5
-    assert novelty[len(known)] > 2.0
+    assert novelty[len(known)] > 1.5
     assert novelty[len(known) + 1 :].max() > 1.5
     assert "novelty" not in potential(graph)
 
