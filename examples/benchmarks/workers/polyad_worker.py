@@ -98,6 +98,20 @@ def calculator(options: dict[str, Any]) -> Task:
     return Task(run, move, facts)
 
 
+def hessian(options: dict[str, Any]) -> Task:
+    """Hessians of a batch by `options["quantity"]`, or "energy and forces"."""
+    graph = _graph(options)
+    potential, facts = _potential(options, graph)
+    if not potential.has_direct_hessian:
+        config = dataclasses.replace(potential.model.config, hessian_cutoff=7.0)
+        model = type(potential.model)(config).to(potential.dtype)
+        potential = Potential(model, potential.isolated_energies()).eval().requires_grad_(False)
+        facts["config"] = dataclasses.asdict(config)
+    if options["quantity"] == "energy and forces":
+        return Task(lambda: potential(graph), facts=facts)
+    return Task(lambda: potential.hessian(graph, method=options["quantity"]), facts=facts)
+
+
 def _graph(options: dict[str, Any]) -> AtomGraph:
     torch.set_num_threads(options["threads"])
     dtype = getattr(torch, options["dtype"])
@@ -166,4 +180,4 @@ def _section(model: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({"energy": energy, "training": training, "calculator": calculator})
+    serve({"energy": energy, "training": training, "calculator": calculator, "hessian": hessian})
