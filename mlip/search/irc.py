@@ -47,8 +47,11 @@ FIRST_LENGTH: Final = (0.02, 0.3)
 FLAT: Final = 0.05
 """eV/Å; the path has come near a minimum when no force is larger, after larger ones."""
 
-END_FMAX: Final = 0.01
-"""eV/Å; to which the ends are relaxed."""
+END_FMAX: Final = 0.02
+"""eV/Å; to which the ends are relaxed. Fragments that just parted are in no hurry to come to rest."""
+
+END_STEPS: Final = 300
+"""Of the relaxation of each end."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +105,7 @@ def reaction_path(
     *,
     step: float = STEP,
     points: int = POINTS,
-    end_steps: int = 200,
+    end_steps: int = END_STEPS,
 ) -> ReactionPath:
     """Follow the path downhill from a saddle on both sides and relax its ends.
 
@@ -130,7 +133,7 @@ def path_search(
     exact_every: int,
     step: float = STEP,
     points: int = POINTS,
-    end_steps: int = 200,
+    end_steps: int = END_STEPS,
 ) -> Search[ReactionPath]:
     """The same as a search, to be driven by `lockstep.run`.
 
@@ -205,7 +208,7 @@ def _branch(
         arc.append(arc[-1] + float(np.linalg.norm(move)))
     end = None
     if structures:
-        end = yield from _relaxed_end(structures[int(np.argmin(energies))], hessian, exact_every, end_steps)
+        end = yield from _relaxed_end(structures[int(np.argmin(energies))], exact_every, end_steps)
     return Branch(
         structures=structures,
         energies=np.array(energies),
@@ -216,19 +219,10 @@ def _branch(
     )
 
 
-def _relaxed_end(
-    atoms: Atoms, hessian: Matrix, exact_every: int, steps: int
-) -> Search[StationaryPoint | None]:
-    known = None if exact_every == 1 else hessian
-    if known is not None and np.linalg.eigvalsh(known).min() < -1.0:
-        known = None  # updates have gone astray: start from the model
+def _relaxed_end(atoms: Atoms, exact_every: int, steps: int) -> Search[StationaryPoint | None]:
     try:
-        return (
-            yield from minimum_search(
-                atoms, fmax=END_FMAX, steps=steps, exact_every=exact_every, hessian=known
-            )
-        )
-    except InputError:
+        return (yield from minimum_search(atoms, fmax=END_FMAX, steps=steps, exact_every=exact_every))
+    except FAILURES:
         return None
 
 

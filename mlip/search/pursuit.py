@@ -9,6 +9,7 @@ import numpy as np
 
 from mlip.alignment import aligned, rmsd
 from mlip.errors import InputError
+from mlip.rigid_motions import rigid_motions
 from mlip.search.bonds import bond_changes, bond_matrix, describe_changes
 from mlip.search.irc import path_search
 from mlip.search.lockstep import FAILURES, Ask, Search, Tally, side_by_side, tallied
@@ -16,7 +17,7 @@ from mlip.search.mapping import map_atoms
 from mlip.search.neb import Band, band_search
 from mlip.search.paths import starting_paths
 from mlip.search.reaction import Reaction, vibrations_of
-from mlip.search.settling import Settled, settling
+from mlip.search.settling import AT_REST, Settled, settling
 from mlip.search.stationary import EXPENSIVE_EVERY, StationaryPoint, check_demand, saddle_search
 from mlip.search.verdict import Verdict, describe_connection, judge_ends, judge_saddle
 
@@ -40,6 +41,12 @@ ROUGH, FINE = 0.2, 0.05
 
 BAND_ITERATIONS: Final = 100
 """Of a band, each time it is taken up."""
+
+MOST_ATTEMPTS: Final = 3
+"""Bands that are refined, of one reaction."""
+
+LIKE_THE_PATH: Final = 0.3
+"""Overlap of a negative mode with the tangent of the band, below which refining its top is no use."""
 
 SADDLE_STEPS: Final = 60
 MINIMUM_STEPS: Final = 200
@@ -173,7 +180,7 @@ def _take_ends(given: tuple[Atoms, Atoms], ends: Sequence[Settled], state: _Find
             state.log.append(f"the {name} relaxed to another species: {describe_changes(start, *changes)}")
         if not end.minimum:
             state.log.append(f"the {name} is no relaxed minimum: {end.why}")
-            if end.vibrations.fmax > 0.2:
+            if end.vibrations.fmax > AT_REST:
                 return Verdict(kind="end not converged", text=f"the {name} could not be relaxed: {end.why}")
     first, second = state.reactant.atoms, state.product.atoms
     same = bool((bond_matrix(first) == bond_matrix(second)).all())
@@ -184,24 +191,39 @@ def _take_ends(given: tuple[Atoms, Atoms], ends: Sequence[Settled], state: _Find
 
 
 def _attempts(state: _Findings) -> Search[None]:
-    """From the best starting path with a quick hand-over, then with a polished band, then from the next
-    path."""
+    """The best starting path with a quick hand-over first. If that saddle belongs to something else, the next
+    path; if it was none, the same band polished."""
     assert state.reactant is not None
     assert state.product is not None
     first, last = state.reactant, state.product
     paths = yield from _ranked_paths(first, last, state)
-    energies = first.energy, last.energy
-    band = yield from band_search(
-        paths[0], energies, fmax=ROUGH, iterations=BAND_ITERATIONS, look=state.cheap
-    )
-    if (yield from _attempt(band, state)):
-        return
-    for images in (band.images, *paths[1:2]):
-        band = yield from band_search(
-            images, energies, fmax=FINE, fmax_others=5.0 * FINE, iterations=BAND_ITERATIONS, look=False
+    waiting: list[tuple[list[Atoms], float]] = [(paths[0], ROUGH)]
+    later: list[tuple[list[Atoms], float]] = [(images, FINE) for images in paths[1:]]
+    polished = False
+    while waiting and len(state.attempts) < MOST_ATTEMPTS:
+        images, fmax = waiting.pop(0)
+        search = band_search(
+            images,
+            (first.energy, last.energy),
+            fmax=fmax,
+            fmax_others=np.inf if fmax == ROUGH else 5.0 * fmax,
+            iterations=BAND_ITERATIONS,
+            look=state.cheap and fmax == ROUGH,
         )
-        if (yield from _attempt(band, state)):
+        try:
+            band = yield from search
+            reached = yield from _attempt(band, state)
+        except FAILURES as error:
+            text = f"a structure cannot be evaluated: {error}"
+            state.attempts.append(state.reaction(Verdict(kind="failed", text=text)))
+            reached, band = False, None
+        if reached:
             return
+        elsewhere = state.attempts[-1].verdict.kind in ("one-sided", "unintended", "same basin")
+        polish = [] if band is None or polished else [(band.images, FINE)]
+        polished = True
+        waiting = [*waiting, *later, *polish] if elsewhere else [*polish, *waiting, *later]
+        later = []
 
 
 def _ranked_paths(first: Vibrations, last: Vibrations, state: _Findings) -> Search[list[list[Atoms]]]:
@@ -250,18 +272,24 @@ def _attempt(band: Band, state: _Findings) -> Search[bool]:
 
 def _refined(guess: Atoms, tangent: np.ndarray | None, state: _Findings) -> Search[Reaction]:
     """Saddle, path down, ends, verdict."""
+    (there,) = yield [Ask(atoms=guess, hessian=True)]
+    if tangent is not None and there.hessian is not None:
+        along = _overlap(guess, there.hessian, tangent)
+        if along < LIKE_THE_PATH:
+            text = f"no downhill mode at the top of the path lies along it (overlap {along:.2f})"
+            return state.reaction(Verdict(kind="saddle not converged", text=text))
     saddle = yield from saddle_search(
         guess,
         fmax=state.demands.fmax,
         steps=SADDLE_STEPS,
         exact_every=1 if state.cheap else EXPENSIVE_EVERY,
         along=tangent,
+        hessian=there.hessian,
     )
     state.log.append(f"saddle search: {saddle.steps} steps, {saddle.fmax:.4f} eV/Å {saddle.why}".rstrip())
     if not saddle.exact:
-        return state.reaction(
-            Verdict(kind="saddle not converged", text=f"the saddle search failed: {saddle.why}")
-        )
+        text = f"the saddle search failed: {saddle.why}"
+        return state.reaction(Verdict(kind="saddle not converged", text=text))
     found = vibrations_of(saddle)
     wrong = judge_saddle(found.modes)
     if wrong is not None:
@@ -274,6 +302,14 @@ def _refined(guess: Atoms, tangent: np.ndarray | None, state: _Findings) -> Sear
         return known
     path = yield from path_search(saddle, exact_every=state.every)
     return (yield from _judged(found, path, state))
+
+
+def _overlap(atoms: Atoms, hessian: np.ndarray, tangent: np.ndarray) -> float:
+    """|v·τ̂| of the negative mode that is most like the tangent; 0 if none is negative."""
+    inside = rigid_motions(atoms, mass_weighted=False).complement
+    values, vectors = np.linalg.eigh(inside @ hessian @ inside.T)
+    along = np.abs(vectors.T @ (inside @ tangent.ravel()))[values < 0.0]
+    return float(along.max(initial=0.0))
 
 
 def _known(saddle: StationaryPoint, state: _Findings) -> Reaction | None:
@@ -292,14 +328,12 @@ def _known(saddle: StationaryPoint, state: _Findings) -> Reaction | None:
 def _judged(saddle: Vibrations, path: ReactionPath, state: _Findings) -> Search[Reaction]:
     """Settle the ends of the path and compare them with those asked for."""
     branches = path.backward, path.forward
-    for branch in branches:
-        if branch.end is None or not branch.end.converged:
-            why = branch.why or ("its end could not be relaxed" if branch.end is None else branch.end.why)
-            text = f"the path down from the saddle does not reach a minimum on one side: {why}"
-            return state.reaction(Verdict(kind="ends not reached", text=text), saddle=saddle, path=path)
     settled = []
     for branch in branches:
-        assert branch.end is not None
+        if branch.end is None or branch.end.fmax > AT_REST:
+            why = branch.why or "its end could not be relaxed"
+            text = f"the path down from the saddle does not reach a minimum on one side: {why}"
+            return state.reaction(Verdict(kind="ends not reached", text=text), saddle=saddle, path=path)
         settled.append((yield from _settled_end(branch.end, state)))
     missing = [one.why for one in settled if not one.minimum]
     if missing:

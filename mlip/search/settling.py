@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ESCAPES: Final = 3
 """How often a saddle is left before giving up."""
 
+AT_REST: Final = 0.05
+"""eV/Å; ends with smaller forces that did not converge, such as loose fragments, will do for a verdict."""
+
 SIDESTEP: Final = 0.1
 """Å; displacement along the imaginary mode by which it is left."""
 
@@ -31,7 +34,7 @@ class Settled:
 
     Attributes:
         vibrations: The structure with its Hessian and modes.
-        minimum: Whether it converged and no mode is imaginary.
+        minimum: Whether it is at rest and no mode is imaginary.
         why: What is missing; empty where nothing is.
     """
 
@@ -63,7 +66,7 @@ def settling(
         if not point.exact:
             point = yield from with_hessian(point)
         found = vibrations_of(point)
-        if not point.converged:
+        if point.fmax > AT_REST:
             return Settled(vibrations=found, minimum=False, why=point.why)
         if not has_imaginary(found.modes):
             return Settled(vibrations=found, minimum=True)

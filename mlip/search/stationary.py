@@ -128,6 +128,7 @@ def saddle_search(
     steps: int,
     exact_every: int,
     along: Float64[np.ndarray, "atoms 3"] | None = None,
+    hessian: Float64[np.ndarray, "coordinates coordinates"] | None = None,
 ) -> Search[StationaryPoint]:
     """A search, to be driven by `lockstep.run`, for a saddle near `atoms`; see `walk.climb`."""
     space = AtomSpace(atoms)
@@ -138,6 +139,7 @@ def saddle_search(
         steps=steps,
         exact_every=exact_every,
         along=None if along is None else along.ravel(),
+        hessian=hessian,
     )
     return _on_atoms(space, going)
 

@@ -165,7 +165,14 @@ def minimise(
 
 
 def climb(
-    x: Vector, space: Space, *, fmax: float, steps: int, exact_every: int, along: Vector | None = None
+    x: Vector,
+    space: Space,
+    *,
+    fmax: float,
+    steps: int,
+    exact_every: int,
+    along: Vector | None = None,
+    hessian: Matrix | None = None,
 ) -> Walk:
     """Walk to a saddle: uphill along one mode, downhill in all others.
 
@@ -179,10 +186,11 @@ def climb(
         exact_every: As for `minimise`; 0 is only at start and end.
         along: The mode most like this direction is followed at first, the lowest without it; afterwards the
             one most like that of the step before.
+        hessian: Computed at the start beforehand, eV/Å².
     """
     region = for_saddle(len(x) // 3)
     direction = np.zeros_like(x) if along is None else np.asarray(along, dtype=np.float64)
-    return _walk(x, space, region, direction, fmax, steps, exact_every, None)
+    return _walk(x, space, region, direction, fmax, steps, exact_every, hessian)
 
 
 def _walk(
@@ -199,7 +207,7 @@ def _walk(
     first = yield Probe(x=x, hessian=hessian is None and (saddle or exact_every > 0))
     state = _State(x, first, space, region, saddle)
     if hessian is not None and first.hessian is None:
-        state.hessian = hessian
+        state.hessian, state.exact, state.age = hessian, saddle, 0
         state.rediagonalise()
     escapes = 0
     while True:
