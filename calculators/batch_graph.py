@@ -27,8 +27,8 @@ have lists with a skin."""
 class BatchNeighbors:
     """Graphs of one list of structures after another.
 
-    The pairs of all molecules are measured together. Every other structure has a list with a skin, kept for
-    its place in the batch and reused as long as it is provably complete for the structure found there.
+    The pairs of all molecules are measured together. Every other structure has a list with a skin, which stays
+    with it, or for want of that with its place, and is reused as long as it is provably complete.
     """
 
     def __init__(
@@ -43,27 +43,47 @@ class BatchNeighbors:
             skin: Added to the radius of the lists that are kept, Å.
         """
         self.cutoff, self.skin, self.dtype, self.device = cutoff, skin, dtype, torch.device(device)
-        self._lists: dict[int, SkinNeighbors] = {}
+        self._of_place: dict[int, SkinNeighbors] = {}
+        self._of_object: dict[int, SkinNeighbors] = {}
         self._sizes: tuple[int, ...] = ()
         self._pairs = _all_pairs(())
+
+    def keep(self, structures: Sequence[Atoms]) -> None:
+        """Give lists to those structures that need one, those that they had before where there are any, and
+        drop all others.
+
+        A wrong guess costs time alone: every list is checked against the structure before it is used.
+        """
+        listed = {place: atoms for place, atoms in enumerate(structures) if not _is_small(atoms)}
+        own = {place: self._of_object.get(id(atoms)) for place, atoms in listed.items()}
+        taken = {id(kept) for kept in own.values()}
+        lists = {}
+        for place, kept in own.items():
+            if kept is None:
+                kept = self._of_place.get(place)
+                if kept is None or id(kept) in taken:
+                    kept = SkinNeighbors(self.cutoff, skin=self.skin)
+            lists[place] = kept
+        self._of_place = lists
+        self._of_object = {id(atoms): lists[place] for place, atoms in listed.items()}
 
     def graph(self, structures: Sequence[Atoms], *, first: int = 0) -> AtomGraph:
         """The graph of all structures, the same as `build_graph` and `collate` make.
 
         Args:
             structures: At least one.
-            first: Place of the first one, for errors and for lists that are kept.
+            first: Place of the first one in what `keep` was given, and for errors.
 
         Raises:
             StructureError: As `mlip.neighbors.build_graph`, with the place of the structure.
         """
-        small = [not a.pbc.any() and 0 < len(a) <= LARGEST_ALL_PAIRS for a in structures]
+        small = [_is_small(atoms) for atoms in structures]
         sizes = np.array([len(a) for a in structures])
         positions = np.concatenate([a.positions for a in structures])
         parts = [self._molecules(structures, positions, sizes, small, first)]
         offsets = np.cumsum(sizes) - sizes
-        for k in np.flatnonzero(~np.array(small)):
-            parts.append(self._listed(structures[k], first + int(k), int(offsets[k])))
+        for k in [k for k, is_small in enumerate(small) if not is_small]:
+            parts.append(self._listed(structures[k], first + k, int(offsets[k])))
         senders, receivers, shifts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         if len(parts) > 1 and not all(len(part[0]) == 0 for part in parts[:-1]):
             order = np.argsort(receivers, kind="stable")
@@ -106,27 +126,26 @@ class BatchNeighbors:
 
     def _report(self, structures: Sequence[Atoms], small: list[bool], first: int) -> None:
         """Let the plain neighbour list say what is wrong with the first molecule that it refuses."""
-        for k in np.flatnonzero(small):
+        for k in [k for k, is_small in enumerate(small) if is_small]:
             try:
                 build_graph(structures[k], self.cutoff)
             except InputError as error:
-                raise StructureError(str(error), place=first + int(k)) from None
+                raise StructureError(str(error), place=first + k) from None
 
     def _listed(self, atoms: Atoms, place: int, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Senders, receivers and shifts of one structure that has a list of its own."""
-        kept = self._lists.get(place)
+        kept = self._of_place.get(place)
         if kept is None:
-            kept = self._lists[place] = SkinNeighbors(self.cutoff, skin=self.skin)
+            kept = self._of_place[place] = SkinNeighbors(self.cutoff, skin=self.skin)
         try:
             graph = kept.graph(atoms)
         except InputError as error:
             raise StructureError(str(error), place=place) from None
         return graph.senders.numpy() + offset, graph.receivers.numpy() + offset, graph.shifts.numpy()
 
-    def forget(self, *, after: int) -> None:
-        """Drop the lists of all places from `after` on."""
-        for place in [place for place in self._lists if place >= after]:
-            del self._lists[place]
+
+def _is_small(atoms: Atoms) -> bool:
+    return 0 < len(atoms) <= LARGEST_ALL_PAIRS and not atoms.pbc.any()
 
 
 def _all_pairs(

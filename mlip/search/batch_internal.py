@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlip.search.internals import Internals
 
 TRUST_MIN: Final = 0.02
-TRUST_MAX: Final = 1.5
+TRUST_MAX: Final = 1.0
 """Norm of a step in internal coordinates, Å and rad: at least where the model fails, and at most."""
 
 LONGEST_MOVE: Final = 1.0
@@ -36,7 +36,13 @@ LONGEST_MOVE: Final = 1.0
 LARGEST_STRAIN: Final = 0.1
 
 
-NOISE: Final = 1e-4
+SHRINK: Final = 0.25
+"""Of the length of a step that gained less than a quarter of what was foreseen: the next trust radius."""
+
+RETREAT: Final = 0.25
+"""Of the length of a step that led uphill: the next trust radius."""
+
+NOISE: Final = 2e-3
 """eV; predicted changes of energy below this are judged by the gradients instead."""
 
 UPHILL: Final = 1e-3
@@ -171,12 +177,12 @@ def _judge(memory: Memory, walker: Walker, change: np.ndarray, slope: np.ndarray
         if gained <= UPHILL:
             quality = gained / min(stand.predicted, -1e-12)
             if quality < 0.25:
-                memory.trust = max(0.25 * stand.length, TRUST_MIN)
+                memory.trust = max(SHRINK * stand.length, TRUST_MIN)
             elif quality > 0.75 and stand.length > 0.9 * memory.trust:
                 memory.trust = min(2.0 * memory.trust, TRUST_MAX)
             memory.rejected = 0
             return True
-    memory.trust = 0.25 * min(memory.trust, stand.length)
+    memory.trust = RETREAT * min(memory.trust, stand.length)
     memory.rejected += 1
     if memory.rejected % RENEW_AFTER == 0:
         memory.plus.clear()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mlip.calculators.batch import BatchCalculator
+from mlip.calculators.surface import StructureError, as_surface
 from mlip.errors import InputError
 from mlip.search.batch_walker import Walker, pressure_of
 from mlip.search.relax import (
@@ -40,6 +42,10 @@ atoms."""
 
 BATCH_ATOMS: Final = 1024
 """Atoms that are on their way at the same time."""
+
+DRAFT_FMAX: Final = 0.01
+"""eV/Å, or the demanded force if that is larger: from here on everything is computed in full precision, where
+the way before was in single precision."""
 
 GIVE_UP: Final = 10
 """Places in a row that cannot be evaluated, after which a structure is given up."""
@@ -84,9 +90,13 @@ class _Journey:
     start: Atoms
     walker: Walker
     optimizer: str
+    exact: bool = True
+    """Whether it is looked at in full precision next."""
     steps: int = 0
     lost: int = 0
     message: str = ""
+    ending: str = ""
+    """The status with which it leaves after one last look."""
     initial_energy: float = np.nan
     lowest: _Place | None = None
     seconds: float = 0.0
@@ -108,16 +118,14 @@ class Batch:
     ) -> None:
         """See `relax_many`."""
         self.surface = surface
+        self.draft = surface.draft() if isinstance(surface, BatchCalculator) else None
         self.fmax, self.steps, self.optimizer, self.cell = fmax, steps, optimizer, cell
         self.pressure_gpa = pressure_gpa
         self.observe = observe
         self.journeys: list[_Journey] = []
-        self._optimizers: dict[str, Any] = {}
-
-    @property
-    def atoms(self) -> int:
+        self.atoms = 0
         """Atoms on their way."""
-        return sum(len(journey.start) for journey in self.journeys)
+        self._optimizers: dict[str, Any] = {}
 
     def enter(self, place: int, atoms: Atoms) -> None:
         """Take a structure in.
@@ -135,6 +143,7 @@ class Batch:
             )
         free = np.ones(len(atoms), dtype=bool)
         free[fixed] = False
+        self.atoms += len(atoms)
         moving = atoms.copy()
         moving.set_constraint()
         walker = Walker(
@@ -144,7 +153,12 @@ class Batch:
             pressure=pressure_of(self.pressure_gpa),
         )
         self.journeys.append(
-            _Journey(place=place, start=atoms, walker=walker, optimizer=self._choose(len(atoms)))
+            _Journey(
+                place=place,
+                start=atoms,
+                walker=walker,
+                optimizer=self._choose(len(atoms)),
+            )
         )
 
     def _choose(self, atoms: int) -> str:
@@ -156,37 +170,61 @@ class Batch:
         """Evaluate all structures where they are, let those leave that have arrived, and move the rest."""
         started = time.perf_counter()
         self._evaluate()
-        outcomes, going = [], []
+        leaving: list[tuple[_Journey, str]] = []
+        staying, going = [], []
         for journey in self.journeys:
-            outcome = self._outcome(journey)
-            if outcome is None:
+            status = self._status(journey)
+            if status == "going":
                 journey.steps += 1
+                if journey.steps == 1:
+                    journey.exact = self.draft is None
                 going.append(journey)
+            elif journey.exact:
+                leaving.append((journey, status))
+                continue
             else:
-                outcomes.append(outcome)
+                self._ask_exactly(journey, status)
+            staying.append(journey)
         for name in {journey.optimizer for journey in going}:
-            if name not in self._optimizers:
-                module, class_name = BATCH_OPTIMIZERS[name]
-                self._optimizers[name] = getattr(importlib.import_module(module), class_name)()
-            self._optimizers[name].advance([j.walker for j in going if j.optimizer == name])
+            self._optimizer(name).advance([j.walker for j in going if j.optimizer == name])
         share = (time.perf_counter() - started) / max(self.atoms, 1)
         for journey in self.journeys:
             journey.seconds += share * len(journey.start)
-        self.journeys = going
-        return [self._finish(journey, status) for journey, status in outcomes]
+        self.journeys = staying
+        self.atoms = sum(len(journey.start) for journey in staying)
+        return [self._finish(journey, status) for journey, status in leaving]
+
+    def _optimizer(self, name: str) -> Any:
+        if name not in self._optimizers:
+            module, class_name = BATCH_OPTIMIZERS[name]
+            self._optimizers[name] = getattr(importlib.import_module(module), class_name)()
+        return self._optimizers[name]
+
+    def _ask_exactly(self, journey: _Journey, status: str) -> None:
+        """What single precision says is confirmed before a structure leaves: once more, where it is, or if it
+        has not arrived where it was lowest."""
+        journey.exact = True
+        if status != "converged":
+            journey.ending = status
+            assert journey.lowest is not None
+            journey.walker.place(journey.lowest.positions, journey.lowest.cell)
 
     def _evaluate(self) -> None:
-        """Look at every structure; those that cannot be evaluated do not hold up the others."""
-        from mlip.calculators.surface import StructureError
+        """Look at every structure."""
+        self._look([journey for journey in self.journeys if journey.exact], self.surface)
+        if self.draft is not None:
+            self._look([journey for journey in self.journeys if not journey.exact], self.draft)
 
-        asked = list(self.journeys)
+    def _look(self, asked: list[_Journey], surface: Surface) -> None:
+        """Evaluate some of them; those for which that cannot be done do not hold up the others."""
         found: list[Evaluation] = []
         while asked:
             try:
-                found = self.surface.evaluate([j.walker.atoms for j in asked], stress=self.cell)
+                found = surface.evaluate([j.walker.atoms for j in asked], stress=self.cell)
                 break
             except StructureError as error:
-                failed = asked.pop(error.place)
+                failed = asked[error.place]
+                asked = [journey for journey in asked if journey is not failed]
                 failed.message = str(error)
                 failed.walker.look(None)
         for journey, evaluation in zip(asked, found, strict=True):
@@ -204,31 +242,31 @@ class Batch:
                 walker.fmax,
                 evaluation,
             )
-            if journey.lowest is None or here.objective <= journey.lowest.objective or self._arrived(journey):
+            lower = journey.lowest is None or here.objective <= journey.lowest.objective
+            if lower or journey.ending or walker.fmax <= self.fmax:
                 journey.lowest = here
             if self.observe is not None:
                 step = RelaxStep(step=journey.steps, energy=walker.energy, fmax=walker.fmax)
                 self.observe(journey.place, step, frozen(journey.start, here))
 
-    def _arrived(self, journey: _Journey) -> bool:
-        return journey.walker.fmax <= self.fmax
-
-    def _outcome(self, journey: _Journey) -> tuple[_Journey, str] | None:
-        """The status of a structure that leaves; None while it goes on."""
+    def _status(self, journey: _Journey) -> str:
+        """ "going", or with what status it is to leave."""
         if np.isfinite(journey.walker.objective):
             journey.lost = 0
-            if self._arrived(journey):
-                return journey, "converged"
-            return (journey, "not converged") if journey.steps >= self.steps else None
+            if journey.walker.fmax <= (self.fmax if journey.exact else max(self.fmax, DRAFT_FMAX)):
+                return "converged"
+            if journey.ending:
+                return journey.ending
+            return "going" if journey.steps < self.steps else "not converged"
         journey.lost += 1
         if journey.lowest is not None:
-            if journey.lost < GIVE_UP and journey.steps < self.steps:
-                return None
+            if journey.lost < GIVE_UP and journey.steps < self.steps and not journey.ending:
+                return "going"
             journey.message = (
                 f"ran away in step {journey.steps}: {journey.message} "
                 "(the model may not describe this structure)"
             )
-        return journey, "failed"
+        return "failed"
 
     def _finish(self, journey: _Journey, status: str) -> Outcome:
         lowest = journey.lowest
@@ -296,8 +334,6 @@ def relax_many(
     Raises:
         InputError: An option is not as above.
     """
-    from mlip.calculators.surface import as_surface
-
     check_batch(optimizer=optimizer, fmax=fmax, steps=steps, cell=cell, pressure_gpa=pressure_gpa)
     if batch_atoms < 1:
         raise InputError(f"`batch_atoms` is {batch_atoms} but must be at least 1")

@@ -65,16 +65,27 @@ def test_graph_is_that_of_each_structure_alone(seed: int, kinds: list[int]) -> N
     same_graph(structures[::-1], neighbors)
 
 
-def test_lists_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_stay_with_structures_and_places(monkeypatch: pytest.MonkeyPatch) -> None:
     neighbors = BatchNeighbors(CUTOFF, dtype=torch.float64, device="cpu")
-    structures = [bulk("Si", cubic=True), molecule("H2O"), bulk("Si", cubic=True, a=5.3)]
+    crystals = [bulk("Si", cubic=True), bulk("Si", cubic=True, a=5.3), bulk("Si", cubic=True, a=5.6)]
+    structures = [crystals[0], molecule("H2O"), *crystals[1:]]
+    neighbors.keep(structures)
     neighbors.graph(structures)
-    monkeypatch.setattr("mlip.calculators.skin.build_graph", None)
-    structures[0].positions[0] += 0.1
-    neighbors.graph(structures)
-    neighbors.forget(after=2)
-    with pytest.raises(TypeError):
-        neighbors.graph(structures)
+    with monkeypatch.context() as patched:
+        patched.setattr("mlip.calculators.skin.build_graph", None)
+        crystals[0].positions[0] += 0.1
+        for shuffled in (
+            structures[::-1],
+            structures[1:],
+            crystals[1:],
+            [atoms.copy() for atoms in crystals[1:]],
+        ):
+            neighbors.keep(shuffled)
+            neighbors.graph(shuffled)
+        neighbors.keep(structures[1:2])
+        with pytest.raises(TypeError):  # all lists were dropped
+            neighbors.graph(crystals[:1])
+    same_graph(crystals, neighbors)
 
 
 def test_as_each_structure_alone(potential: Potential) -> None:

@@ -104,23 +104,47 @@ def test_same_minima_as_bfgs_of_ase_in_fewer_steps(default: BatchCalculator, mol
     assert ours < 0.6 * theirs
 
 
+class Exact:
+    """The bundled model without its single-precision draft."""
+
+    def __init__(self, calculator: BatchCalculator) -> None:
+        self.evaluate = calculator.evaluate
+
+
 @settings(max_examples=4, deadline=None)
-@given(st.permutations(range(13)), st.sampled_from([1, 12, 40]))
+@given(st.permutations(range(13)), st.sampled_from([1, 12, 40]), st.booleans())
 def test_a_batch_is_as_each_alone(
-    default: BatchCalculator, molecules: list[Atoms], order: list[int], batch_atoms: int
+    default: BatchCalculator, molecules: list[Atoms], order: list[int], batch_atoms: int, exact: bool
 ) -> None:
     """Whatever else is in the batch, and however many enter and leave."""
+    surface = Exact(default) if exact else default
     chosen = order[:4]
     options = {"fmax": 0.05, "steps": 30}
-    together = relaxed([molecules[k] for k in chosen], default, batch_atoms=batch_atoms, **options)
+    together = relaxed([molecules[k] for k in chosen], surface, batch_atoms=batch_atoms, **options)
     assert [outcome.place for outcome in together] == list(range(4))
     for k, outcome in zip(chosen, together, strict=True):
-        (alone,) = relax_many([molecules[k]], default, **options)
+        (alone,) = relax_many([molecules[k]], surface, **options)
         assert alone.status == outcome.status
         assert alone.result is not None
         assert outcome.result is not None
         assert alone.result.steps == outcome.result.steps
-        np.testing.assert_allclose(alone.result.atoms.positions, outcome.result.atoms.positions, atol=1e-6)
+        np.testing.assert_allclose(
+            alone.result.atoms.positions, outcome.result.atoms.positions, atol=1e-7 if exact else 1e-3
+        )
+
+
+def test_a_draft_in_single_precision_is_confirmed(default: BatchCalculator, molecules: list[Atoms]) -> None:
+    """Energies and forces at the end are those of full precision, also of what has not converged."""
+    for steps in (0, 3, 100):
+        for outcome in relaxed(molecules[:4], default, fmax=0.005, steps=steps):
+            result = outcome.result
+            assert result is not None
+            assert result.steps <= steps
+            (exact,) = default.evaluate([result.atoms])
+            assert result.energy == pytest.approx(exact.energy, abs=1e-9)
+            np.testing.assert_allclose(result.atoms.get_forces(), exact.forces, atol=1e-9)
+            assert outcome.status == ("converged" if steps == 100 else "not converged")
+            assert (result.fmax <= 0.005) == result.converged
 
 
 def test_structures_enter_as_others_leave(default: BatchCalculator, molecules: list[Atoms]) -> None:
