@@ -10,7 +10,7 @@ distance.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations, islice, permutations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -37,6 +37,9 @@ MOST_CHANGED: Final = 3
 
 MOST_COMPARED: Final = 400
 """Mappings with equally few changed bonds that are compared by geometry."""
+
+MOST_ARRANGEMENTS: Final = 24
+"""Of interchangeable ends at one atom that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,14 +151,11 @@ def _refined(reactant: Atoms, product: Atoms, order: Order) -> Mapping:
     while improved:
         improved = False
         for group in groups.values():
-            for first, second in combinations(group, 2):
-                swapped = best.order.copy()
-                at_first, at_second = (
-                    np.flatnonzero(swapped == first)[0],
-                    np.flatnonzero(swapped == second)[0],
-                )
-                swapped[at_first], swapped[at_second] = second, first
-                trial = _mapping(reactant, product, swapped, given=False)
+            places = [int(np.flatnonzero(best.order == end)[0]) for end in group]
+            for arrangement in islice(permutations(group), MOST_ARRANGEMENTS):
+                order = best.order.copy()
+                order[places] = arrangement
+                trial = _mapping(reactant, product, order, given=False)
                 if _rank(trial) < _rank(best):
                     best, improved = trial, True
     return best

@@ -56,7 +56,7 @@ PLACES = np.ix_((9, 10), (9, 10))
 
 def at(x: float, y: float = 0.0, *, only_x: bool = False, mass: float = 1.0) -> Atoms:
     """The moving atom at (x, y)."""
-    atoms = Atoms("He3H", positions=[[0, 0, 0], [1, 0, 0], [0, 1, 0], [x, y, 0]])
+    atoms = Atoms("He3H", positions=[[0, 0, -20], [2, 0, -20], [0, 2, -20], [x, y, 0]])
     atoms.set_masses([1.0, 1.0, 1.0, mass])
     atoms.set_constraint([FixAtoms([0, 1, 2]), FixCartesian(MOVER, [False, only_x, True])])
     return atoms

@@ -83,7 +83,7 @@ def test_band_on_muller_brown() -> None:
 def test_band_on_the_ring(look: bool) -> None:
     """The path is the unit circle; with Hessians the band hands over as soon as its top is a saddle's."""
     angles = np.linspace(np.pi, 0.0, 9)[1:-1]
-    guess = np.stack([np.cos(angles), 0.8 * np.sin(angles)], axis=1) + (0.05, 0.0)
+    guess = np.stack([np.cos(angles) + 0.05, 0.8 * np.sin(angles)], axis=1)
     images = images_between(at(-1.0, 0.0), at(1.0, 0.0), guess)
     surface = Plane(ring)
     search = band_search(images, (0.0, 0.0), fmax=0.01, fmax_others=0.1, iterations=300, look=look)

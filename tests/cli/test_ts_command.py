@@ -1,0 +1,141 @@
+"""`mlip ts`: what it writes, says and returns, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.io import read, write
+
+HCN = Atoms("HCN", [(-1.06, 0, 0), (0, 0, 0), (1.14, 0, 0)])
+HNC = Atoms("HCN", [(2.15, 0.05, 0), (0, 0, 0), (1.16, 0, 0)])
+NEAR = Atoms("HCN", [(0.4, 1.1, 0), (0, 0, 0), (1.2, 0, 0)])
+WRITTEN = {"result.json", "reactant.xyz", "saddle.xyz", "product.xyz", "path.extxyz", "profile.png"}
+
+
+@pytest.fixture
+def ends(folder: Path) -> Path:
+    """hcn.xyz, hnc.xyz, both.xyz, near.xyz and ammonia.xyz in the current folder."""
+    write("hcn.xyz", HCN)
+    write("hnc.xyz", HNC)
+    write("both.xyz", [HCN, HNC])
+    write("near.xyz", NEAR)
+    write("ammonia.xyz", molecule("NH3"))
+    return folder
+
+
+@pytest.fixture
+def gfn2() -> tuple[str, str]:
+    pytest.importorskip("tblite")
+    return "--calculator", "tblite"
+
+
+def test_two_ends(run, ends: Path, gfn2) -> None:
+    before = Path("hcn.xyz").read_bytes()
+    result = run("ts", "hcn.xyz", "hnc.xyz", *gfn2)
+    assert result.exit_code == 0, result.stderr
+    assert "hcn: intended: one imaginary mode" in result.stdout
+    assert "saddle: 1426" in result.stdout
+    assert "barrier: 3.175 eV (73.2 kcal/mol), reverse 2.307 eV (53.2 kcal/mol)" in result.stdout
+    assert {path.name for path in Path("hcn-ts").iterdir()} == WRITTEN
+    assert Path("hcn.xyz").read_bytes() == before
+    report = json.loads(Path("hcn-ts/result.json").read_text())
+    assert report["verdict"] == "intended"
+    assert report["barrier_eV"] == pytest.approx(3.17537, abs=1e-4)
+    assert report["imaginary_frequency_per_cm"] == pytest.approx(-1426.1, abs=2.0)
+    path = read("hcn-ts/path.extxyz", index=":")
+    arcs = [frame.info["arc"] for frame in path]
+    assert arcs == sorted(arcs)
+    assert path[0].get_distance(0, 1) < path[-1].get_distance(0, 1)  # from reactant to product
+    heights = [frame.get_potential_energy() for frame in path]
+    assert arcs[int(np.argmax(heights))] == 0.0
+    assert read("hcn-ts/saddle.xyz").get_potential_energy() == pytest.approx(max(heights), abs=1e-6)
+    assert Path("hcn-ts/profile.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_is_resumed(run, ends: Path, gfn2) -> None:
+    pairs = ends / "pairs"
+    pairs.mkdir()
+    write(pairs / "one.xyz", [HCN, HNC])
+    write(pairs / "two-reactant.xyz", HCN)
+    write(pairs / "two-product.xyz", HCN)
+    first = run("ts", "pairs", *gfn2, "--json")
+    assert first.exit_code == 3  # the second has identical ends
+    report = json.loads(first.stdout)
+    assert first.stderr == ""
+    assert (report["command"], report["reached"], report["calculator"]) == ("ts", 1, "tblite")
+    assert [(item["name"], item["verdict"], item["reused"]) for item in report["reactions"]] == [
+        ("one", "intended", False),
+        ("two", "identical ends", False),
+    ]
+    assert {path.name for path in Path("pairs-ts/one").iterdir()} == WRITTEN
+    assert Path("pairs-ts/two/reactant.xyz").exists()
+    stamp = Path("pairs-ts/one/result.json").stat().st_mtime_ns
+    again = json.loads(run("ts", "pairs", *gfn2, "--json").stdout)
+    assert [item["reused"] for item in again["reactions"]] == [True, True]
+    assert Path("pairs-ts/one/result.json").stat().st_mtime_ns == stamp
+    write(pairs / "two-product.xyz", molecule("NH3"))
+    changed = json.loads(run("ts", "pairs", *gfn2, "--json").stdout)
+    assert [(item["verdict"], item["reused"]) for item in changed["reactions"]] == [
+        ("intended", True),
+        ("different formulas", False),
+    ]
+    assert not Path("pairs-ts/two/reactant.xyz").exists()  # of the search before
+
+
+def test_guess(run, ends: Path, gfn2) -> None:
+    result = run("ts", "--guess", "near.xyz", *gfn2, "--json", "--out", "here")
+    assert result.exit_code == 0, result.stderr
+    (item,) = json.loads(result.stdout)["reactions"]
+    assert item["verdict"] == "intended"
+    assert "H0-C1" in item["verdict_text"]
+    assert {item["barrier_eV"] > 3.0, item["reverse_barrier_eV"] > 3.0} == {True, False}
+    assert {path.name for path in Path("here").iterdir()} == WRITTEN
+
+
+def test_hopeless_requests_end_with_a_verdict(run, ends: Path, model_file: Path) -> None:
+    write("methane.xyz", molecule("CH4"))
+    result = run("ts", "water.xyz", "methane.xyz", "--model", model_file)
+    assert result.exit_code == 3
+    assert "water: different formulas: the reactant is H2O, the product CH4" in result.stdout
+    assert json.loads(Path("water-ts/result.json").read_text())["reached"] is False
+    same = run("ts", "water.xyz", "water.xyz", "--model", model_file, "--out", "same", "--json")
+    assert same.exit_code == 3
+    assert json.loads(same.stdout)["reactions"][0]["verdict"] == "identical ends"
+    assert Path("same/reactant.xyz").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "0 structures are given, but `mlip ts` needs REACTANT and PRODUCT"),
+        (("hcn.xyz",), "hcn.xyz: holds 1 structure, but a file without a second one must hold two"),
+        (("both.xyz", "hnc.xyz"), "both.xyz: holds 2 structures, but must hold one end"),
+        (("hcn.xyz", "hnc.xyz", "near.xyz"), "3 structures are given"),
+        (("hcn.xyz", "missing.xyz"), "missing.xyz: no such file"),
+        (("hcn.xyz", "hnc.xyz", "--guess", "near.xyz"), "give one or the other"),
+        (("hcn.xyz", "hnc.xyz", "--images", 3), "`images` is 3 but must be at least 5"),
+        (("hcn.xyz", "hnc.xyz", "--fmax", 0), "`fmax` is 0.0"),
+        (("hcn.xyz", "hnc.xyz", "--temperature", -5), "`temperature` is -5.0"),
+        (("hcn.xyz", "hnc.xyz", "--out", "water.xyz"), "water.xyz: is a file, but must be a folder"),
+        (("hcn.xyz", "hnc.xyz", "--out", "a/b/c"), "does not exist: create it first"),
+        (("hcn.xyz", "hnc.xyz", "--out", "."), "holds the inputs, which are never overwritten"),
+        (("hcn.xyz", "hnc.xyz", "--calculator", "dft"), '`calculator` is "dft"'),
+    ],
+)
+def test_refusals(run, ends: Path, arguments: tuple, message: str) -> None:
+    assert message in run.refused("ts", *arguments)
+
+
+def test_refuses_elements_of_no_model_and_empty_folders(run, ends: Path, model_file: Path) -> None:
+    message = run.refused("ts", "ammonia.xyz", "ammonia.xyz", "--model", model_file)
+    assert "ammonia: contains N, but the model knows only H, C, O, Si" in message
+    (ends / "empty").mkdir()
+    assert "empty: holds no reaction" in run.refused("ts", "empty", "--model", model_file)
+    (ends / "half").mkdir()
+    write("half/a-product.xyz", HCN)
+    assert "a-product.xyz: has no other end" in run.refused("ts", "half", "--model", model_file)
