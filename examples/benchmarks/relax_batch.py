@@ -1,7 +1,8 @@
 """How fast are many molecules relaxed, against one at a time?
 
-Contenders, each a process of its own, in turn on the same molecules (conformers of `structures/molecules.txt`, as
-RDKit embeds them and not relaxed; those with elements that the model does not know are left out):
+Contenders, each a process of its own, in turn on the same molecules (conformers of
+`structures/molecules.txt`, as RDKit embeds them and not relaxed; those with elements that the model does not
+know are left out):
 
 * `batch`: `relax_many` with a `BatchCalculator`, on all threads;
 * `ase`: ASE's BFGS, one molecule after another, with an `MLIPCalculator` of the same model, on all threads;

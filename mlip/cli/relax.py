@@ -103,31 +103,34 @@ def relax(
     options: dict[str, Any] = {
         "fmax": fmax, "steps": steps, "optimizer": optimizer, "cell": cell, "pressure_gpa": pressure
     }  # fmt: skip
+    where = Where(model=model, device=device, dtype=dtype, scheduler=scheduler)
     if is_many(structures, out):
         assert out is not None
         if trajectory is not None:
             raise InputError("--trajectory holds the path of one structure: leave it out with --out FILE.db")
-        check_writable(out, inputs=[path for path in structures if path.exists() and not path.is_dir()])
-        where = Where(model=model, device=device, dtype=dtype, scheduler=scheduler)
         relax_into_database(structures, out, where, options, as_json=as_json)
-        return
-    if scheduler is not None:
+    elif scheduler is not None:
         raise InputError("--scheduler needs a database for the results: --out results.db")
-    tasks = _plan(structures, out, trajectory)
+    else:
+        _relax_each(_plan(structures, out, trajectory), where, options, as_json=as_json)
+
+
+def _relax_each(tasks: list[_Task], where: Where, options: dict[str, Any], *, as_json: bool) -> None:
+    """One after another, each into its own file or all into one."""
     for task in tasks:
         with _naming(task):
             check_relaxation(task.atoms, trajectory=task.trajectory, **options)
     from mlip.calculators import MLIPCalculator
 
-    calculator = MLIPCalculator(model, device=device, dtype=dtype)
-    _check_structures(tasks, calculator, model)
-    records, digest = [], model_digest(model)
+    calculator = MLIPCalculator(where.model, device=where.device, dtype=where.dtype)
+    _check_structures(tasks, calculator, where.model)
+    records, digest = [], model_digest(where.model)
     for number, task in enumerate(tasks):
         with _naming(task), _progress(f"{task.label} [{number + 1}/{len(tasks)}]") as show:
             result = run_relaxation(
                 task.atoms, calculator, trajectory=task.trajectory, callback=show, **options
             )
-        result.atoms.info.update(model=model, model_sha256=digest, converged=result.converged)
+        result.atoms.info.update(model=where.model, model_sha256=digest, converged=result.converged)
         records.append((task, result))
         if number + 1 == len(tasks) or tasks[number + 1].output != task.output:
             done = [reached.atoms for written, reached in records if written.output == task.output]
@@ -135,7 +138,7 @@ def relax(
         if not as_json:
             print(_line(task, result))
     if as_json:
-        print(json.dumps(_report(records, calculator, model, options), indent=2))
+        print(json.dumps(_report(records, calculator, where.model, options), indent=2))
     if not all(result.converged for _, result in records):
         raise typer.Exit(EXIT_NOT_CONVERGED)
 

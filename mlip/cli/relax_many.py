@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from mlip.cli import EXIT_INTERRUPTED, EXIT_NOT_CONVERGED
-from mlip.cli.structure_files import forget_results, read_structures
+from mlip.cli.structure_files import check_writable, forget_results, model_digest, read_structures
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def relax_into_database(
     from mlip.search.results_database import ResultsDatabase
 
     check_batch(**options)
+    check_writable(out, inputs=[path for path in structures if path.is_file()])
     files = list(_files(structures, out))
     settings = _settings(where, options)
     database = ResultsDatabase(out, settings)
@@ -107,8 +108,6 @@ def relax_into_database(
 
 def _settings(where: Where, options: dict[str, Any]) -> dict[str, Any]:
     """What decides the results."""
-    from mlip.cli.structure_files import model_digest
-
     return {"model": where.model, "model_sha256": model_digest(where.model), "dtype": where.dtype, **options}
 
 
@@ -136,8 +135,6 @@ def _files(structures: Sequence[Path], out: Path) -> Iterator[Path]:
 
     for path in structures:
         if not path.is_dir():
-            if out.exists() and path.exists() and path.samefile(out):
-                raise InputError(f"{path}: is an input, which is never overwritten: choose another --out")
             yield path
             continue
         found = 0

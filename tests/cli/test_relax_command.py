@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -118,6 +119,14 @@ def test_old_labels_do_not_reach_the_result(run, folder: Path, model_file: Path)
     assert "REF_forces" not in relaxed.arrays
 
 
+def test_results_say_which_model_made_them(run, folder: Path, model_file: Path) -> None:
+    assert run("relax", "water.xyz", "--model", model_file, "--steps", 1, "--fmax", 1e-9).exit_code == 3
+    info = read("water-relaxed.xyz").info
+    assert info["model"] == str(model_file)
+    assert info["model_sha256"] == hashlib.sha256(model_file.read_bytes()).hexdigest()[:16]
+    assert not info["converged"]
+
+
 def test_float32_and_optimizer_are_passed_on(run, folder: Path, model_file: Path) -> None:
     options = ("--dtype", "float32", "--optimizer", "fire", "--device", "cpu", "--json", "--fmax", 0.1)
     report = json.loads(run("relax", "water.xyz", "--model", model_file, *options).stdout)
@@ -144,7 +153,9 @@ def test_unreadable_files(run, folder: Path, model_file: Path) -> None:
     message = run.refused("relax", "none.xyz", "--model", model_file)
     assert "none.xyz: the file holds no atoms" in message or "none.xyz: cannot be read" in message
     Path("folder").mkdir()
-    assert "folder: is a folder: name a database for the results, --out results.db" in run.refused("relax", "folder", "--model", model_file)
+    assert "folder: is a folder: name a database for the results, --out results.db" in run.refused(
+        "relax", "folder", "--model", model_file
+    )
 
 
 def test_unknown_element(run, folder: Path, model_file: Path) -> None:
@@ -168,6 +179,14 @@ def test_bad_geometry(run, folder: Path, model_file: Path) -> None:
     assert "no volume" in message
 
 
+def test_atoms_on_top_of_each_other_are_named(run, folder: Path, model_file: Path) -> None:
+    close = molecule("CH4")
+    close.positions[3] = close.positions[1] + [0.2, 0.0, 0.2]
+    write("close.xyz", [molecule("CH4"), close])
+    message = run.refused("relax", "close.xyz", "--model", model_file)
+    assert "close.xyz (frame 2 of 2): atoms 1 (H) and 3 (H) are 0.2828 Å apart at the start" in message
+
+
 def test_bad_models(run, folder: Path, model_file: Path) -> None:
     assert "'nonsense' is neither a file nor one of default" in run.refused(
         "relax", "water.xyz", "--model", "nonsense"
@@ -186,7 +205,10 @@ def test_bad_models(run, folder: Path, model_file: Path) -> None:
         (("--pressure", "2"), "a pressure of 2.0 GPa acts on the cell, which is kept: relax the cell too"),
         (("--fmax", "-1"), "`fmax` is -1.0 but must be a positive force"),
         (("--steps", "-1"), "`steps` is -1 but must be 0 or more"),
-        (("--optimizer", "newton"), '`optimizer` is "newton" but must be one of: auto, internal, bfgs, lbfgs'),
+        (
+            ("--optimizer", "newton"),
+            '`optimizer` is "newton" but must be one of: auto, internal, bfgs, lbfgs',
+        ),
         (("--dtype", "float16"), '`dtype` is "float16" but must be one of float64, float32'),
         (("--device", "abacus"), '`device` is "abacus" but must be'),
         (("--out", "missing/a.xyz"), "missing does not exist: create it first"),
