@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from mlip.potential import Potential
 
 FORMAT, FORMAT_VERSION = "polyad-potential", 2
-BUNDLED = {"default": "gfn2-hcno-small.safetensors", "gfn2-hcno-small": "gfn2-hcno-small.safetensors"}
+BUNDLED = {
+    "default": "gfn2-organic.safetensors",
+    "gfn2-organic": "gfn2-organic.safetensors",
+    "gfn2-hcno-small": "gfn2-hcno-small.safetensors",
+}
 """Names of the models that come with the package."""
 _BUNDLED_FOLDER = Path(__file__).parent / "models" / "bundled"
 _REQUIRED = ("model", "config", "species", "cutoff", "e0s", "dtype")
