@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mlip.graph import AtomGraph, collate
-from mlip.hessian_assembly import assemble, find_pairs
+from mlip.hessian_assembly import ImageBlocks, assemble, assemble_images, find_pairs
+from mlip.nn.hessian_head import HessianTerms, Pairs
 
 if TYPE_CHECKING:
     from mlip.potential import Potential
@@ -137,12 +138,21 @@ def direct_hessian(potential: Potential, graph: AtomGraph) -> list[Float[Tensor,
         potential: Its model has a head for Hessians.
         graph: Of the potential's type and on its device.
     """
+    terms, pairs = _terms(potential, graph)
+    return assemble(terms, pairs, graph)
+
+
+def direct_image_blocks(potential: Potential, graph: AtomGraph) -> ImageBlocks:
+    """The same for one periodic structure, its images kept apart."""
+    terms, pairs = _terms(potential, graph)
+    return assemble_images(terms, pairs, graph)
+
+
+@torch.no_grad()
+def _terms(potential: Potential, graph: AtomGraph) -> tuple[HessianTerms, Pairs]:
     pairs = find_pairs(graph, potential.model.hessian_cutoff)
-    with torch.no_grad():
-        _, terms = potential.model.hessian_terms(
-            graph.atomic_numbers, graph.senders, graph.receivers, graph.edge_vectors(), pairs
-        )
-        return assemble(terms, pairs, graph)
+    edges = (graph.atomic_numbers, graph.senders, graph.receivers, graph.edge_vectors())
+    return potential.model.hessian_terms(*edges, pairs)[1], pairs
 
 
 def _copies(graph: AtomGraph, edges_at_once: int | None) -> int:

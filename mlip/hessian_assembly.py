@@ -6,6 +6,9 @@ Hessian at the Gamma point.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -22,6 +25,9 @@ LARGE: Final = 256
 
 TINY: Final = 1e-12
 """Added to the diagonal of the Laplacian, relative to its largest element."""
+
+SMALL: Final = 32
+"""Atoms of a structure up to which products of internal coordinates are made as whole matrices."""
 
 NUMBERS_AT_ONCE: Final = 4_000_000
 """Numbers in the products of internal coordinates that are made together: bounds memory."""
@@ -41,21 +47,24 @@ def find_pairs(
     starts = torch.cumsum(counts, 0) - counts
     by_cells = graph.pbc.any(dim=1) | (counts > LARGE)
     chosen = torch.ones_like(by_cells) if wanted is None else wanted.to(by_cells.device)
-    senders, receivers, vectors = _pairs_of_molecules(graph, cutoff, starts, counts, chosen & ~by_cells)
+    parts = [_pairs_of_molecules(graph, cutoff, starts, counts, chosen & ~by_cells)]
     special = (chosen & by_cells).nonzero()[:, 0].tolist()
     if not special:
-        return Pairs(senders, receivers, vectors)
-    parts = [(senders, receivers, vectors)]
+        return parts[0]
     for s in special:
         parts.append(_pairs_by_cells(graph, cutoff, s, int(starts[s]), int(counts[s])))
-    senders, receivers, vectors = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = torch.argsort(receivers, stable=True)
-    return Pairs(senders[order], receivers[order], vectors[order])
+    order = torch.argsort(torch.cat([part.receivers for part in parts]), stable=True)
+    return Pairs(
+        torch.cat([part.senders for part in parts])[order],
+        torch.cat([part.receivers for part in parts])[order],
+        torch.cat([part.vectors for part in parts])[order],
+        torch.cat([part.shifts for part in parts])[order],
+    )
 
 
 def _pairs_of_molecules(
     graph: AtomGraph, cutoff: float, starts: Tensor, counts: Tensor, chosen: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Pairs:
     """Every atom with every other of its structure, then those that are near."""
     atoms = chosen.index_select(0, graph.batch).nonzero()[:, 0]
     structure = graph.batch.index_select(0, atoms)
@@ -66,12 +75,10 @@ def _pairs_of_molecules(
     senders = torch.repeat_interleave(starts.index_select(0, structure), each) + within
     vectors = graph.positions.index_select(0, senders) - graph.positions.index_select(0, receivers)
     near = ((vectors.square().sum(dim=1) < cutoff**2) & (senders != receivers)).nonzero()[:, 0]
-    return senders[near], receivers[near], vectors[near]
+    return Pairs(senders[near], receivers[near], vectors[near], senders.new_zeros(near.shape[0], 3))
 
 
-def _pairs_by_cells(
-    graph: AtomGraph, cutoff: float, structure: int, start: int, count: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _pairs_by_cells(graph: AtomGraph, cutoff: float, structure: int, start: int, count: int) -> Pairs:
     positions, cell = graph.positions[start : start + count], graph.cell[structure]
     senders, receivers, shifts = (
         torch.from_numpy(array).to(positions.device)
@@ -83,7 +90,7 @@ def _pairs_by_cells(
         )
     )
     vectors = positions[senders] - positions[receivers] + shifts.to(cell.dtype) @ cell
-    return senders + start, receivers + start, vectors
+    return Pairs(senders + start, receivers + start, vectors, shifts)
 
 
 def assemble(
@@ -98,29 +105,99 @@ def assemble(
     """
     counts = graph.atoms_per_structure
     squares = counts.square()
-    starts = torch.cumsum(counts, 0) - counts
-    within = torch.arange(graph.num_atoms, device=counts.device) - starts.index_select(0, graph.batch)
-    first = torch.cumsum(squares, 0) - squares
-    row = first.index_select(0, graph.batch) + within * counts.index_select(0, graph.batch)
-    blocks = terms.blocks.new_zeros(int(squares.sum()), 9)
-    i, j = pairs.receivers, pairs.senders
-    pair = _balanced(terms, pairs, graph, within)
-    turned = pair.transpose(1, 2)
-    own = 0.5 * (pair + turned).reshape(-1, 9)
-    places = [row[i] + within[j], row[j] + within[i], row[i] + within[i], row[j] + within[j]]
-    blocks = blocks.index_add(
-        0, torch.cat(places), torch.cat([-pair.reshape(-1, 9), -turned.reshape(-1, 9), own, own])
-    )
-    blocks = _add_coordinates(blocks, terms, pairs, row, within)
-    return [
-        _symmetric(part.view(count, count, 3, 3).transpose(1, 2).reshape(3 * count, 3 * count))
-        for part, count in zip(blocks.split(squares.tolist()), counts.tolist(), strict=True)
+    first = (torch.cumsum(squares, 0) - squares).index_select(0, graph.batch)
+    within = _within(graph)
+    row = first + within * counts.index_select(0, graph.batch)
+    nowhere = int(squares.sum())
+    blocks = terms.blocks.new_zeros(nowhere + 1, 9)
+    parts = [_blocks_of_pairs(terms, pairs, graph, within)]
+    small = int(counts.max()) <= SMALL
+    for part in parts if small else itertools.chain(parts, _products(terms, pairs, graph.num_atoms)):
+        place = row[part.first] + within[part.second]
+        blocks = blocks.index_add(0, torch.where(part.there, place, nowhere), part.values)
+    matrices = [
+        block.view(count, count, 3, 3).transpose(1, 2).reshape(3 * count, 3 * count)
+        for block, count in zip(blocks[:nowhere].split(squares.tolist()), counts.tolist(), strict=True)
     ]
+    if small:
+        more = _products_of_small(terms, pairs, graph, within)
+        matrices = [m + other[: len(m), : len(m)] for m, other in zip(matrices, more, strict=True)]
+    # Symmetric to the last digit, whatever the order of the sums.
+    return [0.5 * (matrix + matrix.T) for matrix in matrices]
 
 
-def _symmetric(matrix: Tensor) -> Tensor:
-    """Symmetric to the last digit, whatever the order of the sums."""
-    return 0.5 * (matrix + matrix.T)
+@dataclass(frozen=True)
+class ImageBlocks:
+    r"""Second derivatives of a periodic structure, image by image: what phonons need.
+
+    $D(q) = \sum_S H(S) e^{2 \pi i q \cdot S}$ with q in reciprocal lattice vectors; the Hessian at the
+    Gamma point is the sum over S.
+
+    Attributes:
+        first: Index of one atom, in the cell itself.
+        second: Index of the other atom.
+        shifts: Lattice shift of the other atom.
+        blocks: Second derivatives of the energy per cell, eV/Å²; each (first, second, shift) once.
+    """
+
+    first: Int[Tensor, " blocks"]
+    second: Int[Tensor, " blocks"]
+    shifts: Int[Tensor, "blocks 3"]
+    blocks: Float[Tensor, "blocks 3 3"]
+
+
+def assemble_images(terms: HessianTerms, pairs: Pairs, graph: AtomGraph) -> ImageBlocks:
+    """The Hessian of one structure, its images kept apart.
+
+    Args:
+        terms: From the model's head.
+        pairs: Those that the terms belong to.
+        graph: One structure.
+    """
+    keys, values = [], []
+    pair = _blocks_of_pairs(terms, pairs, graph, _within(graph))
+    for part in (pair, *_products(terms, pairs, graph.num_atoms, images=True)):
+        key = torch.cat([part.first.unsqueeze(1), part.second.unsqueeze(1), part.shifts], dim=1)
+        keys.append(key[part.there])
+        values.append(part.values[part.there])
+    unique, place = torch.unique(torch.cat(keys), dim=0, return_inverse=True)
+    blocks = values[0].new_zeros(unique.shape[0], 9).index_add(0, place, torch.cat(values)).view(-1, 3, 3)
+    return ImageBlocks(unique[:, 0], unique[:, 1], unique[:, 2:], blocks)
+
+
+def _within(graph: AtomGraph) -> Int[Tensor, " atoms"]:
+    """Place of each atom in its structure."""
+    counts = graph.atoms_per_structure
+    starts = torch.cumsum(counts, 0) - counts
+    return torch.arange(graph.num_atoms, device=counts.device) - starts.index_select(0, graph.batch)
+
+
+@dataclass(frozen=True)
+class _Contribution:
+    """Parts of blocks of atoms `first` (in the cell) and `second` (shifted), where `there`."""
+
+    first: Int[Tensor, " parts"]
+    second: Int[Tensor, " parts"]
+    shifts: Int[Tensor, "parts 3"]
+    """Empty unless asked for."""
+    there: Bool[Tensor, " parts"]
+    values: Float[Tensor, "parts 9"]
+
+
+def _blocks_of_pairs(
+    terms: HessianTerms, pairs: Pairs, graph: AtomGraph, within: Int[Tensor, " atoms"]
+) -> _Contribution:
+    i, j, shifts = pairs.receivers, pairs.senders, pairs.shifts
+    block = _balanced(terms, pairs, graph, within)
+    turned = block.transpose(1, 2)
+    own = 0.5 * (block + turned)
+    return _Contribution(
+        torch.cat([i, j, i, j]),
+        torch.cat([j, i, i, j]),
+        torch.cat([shifts, -shifts, 0 * shifts, 0 * shifts]),
+        torch.ones(4 * i.shape[0], dtype=torch.bool, device=i.device),
+        torch.cat([-block, -turned, own, own]).reshape(-1, 9),
+    )
 
 
 def _balanced(
@@ -143,7 +220,7 @@ def _balanced(
     conductance = conductance.index_put((structure[i], within[i], within[j]), weight, accumulate=True)
     conductance = conductance + conductance.transpose(1, 2)
     degree = conductance.sum(dim=2)
-    # A connected part fixes its potential up to a constant, which plays no role: any small number decides it.
+    # Each connected part has its potential up to a constant, which plays no role: a small number decides it.
     tiny = TINY * degree.detach().amax(dim=1, keepdim=True).clamp(min=1.0)
     padding = (torch.arange(most, device=structure.device) >= counts.unsqueeze(1)).to(degree.dtype)
     laplacian = torch.diag_embed(degree + padding) - conductance
@@ -170,29 +247,54 @@ def _cross_matrix(v: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
     return torch.stack(rows, dim=1).view(-1, 3, 3)
 
 
-def _add_coordinates(
-    blocks: Float[Tensor, "blocks 9"], terms: HessianTerms, pairs: Pairs, row: Tensor, within: Tensor
-) -> Float[Tensor, "blocks 9"]:
-    """Products of the internal coordinates of each atom, whose own arm is minus the sum of the others."""
+def _products(
+    terms: HessianTerms, pairs: Pairs, atoms: int, *, images: bool = False
+) -> Iterator[_Contribution]:
+    """Products of the internal coordinates of each atom, whose own arm is minus the sum of the others; of
+    some atoms at a time."""
     if terms.near.shape[0] == 0:
-        return blocks
+        return
     centre, other = pairs.receivers[terms.near], pairs.senders[terms.near]
-    atoms, number = row.shape[0], torch.bincount(centre, minlength=row.shape[0])
+    number = torch.bincount(centre, minlength=atoms)
     most = int(number.max()) + 1
     place = torch.arange(len(centre), device=centre.device) - (torch.cumsum(number, 0) - number)[centre] + 1
     members = torch.arange(atoms, device=centre.device).unsqueeze(1).repeat(1, most)
     members[centre, place] = other
+    shifts = pairs.shifts.new_zeros(atoms, most, 3)
+    shifts[centre, place] = pairs.shifts[terms.near]
     there = torch.arange(most, device=centre.device) <= number.unsqueeze(1)
     arms = terms.arms.new_zeros(atoms, most, *terms.arms.shape[1:]).index_put((centre, place), terms.arms)
     arms = torch.cat([-arms.sum(dim=1, keepdim=True), arms[:, 1:]], dim=1).flatten(1, 2)
     at_once = max(1, NUMBERS_AT_ONCE // (9 * most * most))
-    nowhere = blocks.shape[0]
-    blocks = torch.cat([blocks, blocks.new_zeros(1, 9)])
     for start in range(0, atoms, at_once):
         part = slice(start, start + at_once)
-        who, both = members[part], there[part].unsqueeze(2) & there[part].unsqueeze(1)
+        size = (len(members[part]), most, most)
         product = torch.bmm(torch.bmm(arms[part], terms.metric[part]), arms[part].transpose(1, 2))
-        product = product.view(-1, most, 3, most, 3).transpose(2, 3).reshape(-1, 9)
-        where = row[who].unsqueeze(2) + within[who].unsqueeze(1)
-        blocks = blocks.index_add(0, torch.where(both, where, nowhere).view(-1), product)
-    return blocks[:nowhere]
+        apart = shifts.new_zeros(0, 3)
+        if images:
+            apart = (shifts[part].unsqueeze(1) - shifts[part].unsqueeze(2)).reshape(-1, 3)
+        yield _Contribution(
+            members[part].unsqueeze(2).expand(size).reshape(-1),
+            members[part].unsqueeze(1).expand(size).reshape(-1),
+            apart,
+            (there[part].unsqueeze(2) & there[part].unsqueeze(1)).reshape(-1),
+            product.view(-1, most, 3, most, 3).transpose(2, 3).reshape(-1, 9),
+        )
+
+
+def _products_of_small(
+    terms: HessianTerms, pairs: Pairs, graph: AtomGraph, within: Int[Tensor, " atoms"]
+) -> Float[Tensor, "structures coordinates coordinates"]:
+    """The same as whole matrices: for small structures, most of whose atoms are near most others, faster."""
+    most, coordinates = int(graph.atoms_per_structure.max()), terms.arms.shape[2]
+    centre, other = pairs.receivers[terms.near], pairs.senders[terms.near]
+    atoms = graph.num_atoms
+    arms = terms.arms.reshape(-1, 3 * coordinates)
+    own = -arms.new_zeros(atoms, 3 * coordinates).index_add(0, centre, arms)
+    every = torch.arange(atoms, device=centre.device)
+    place = torch.cat([centre * most + within[other], every * most + within])
+    table = arms.new_zeros(atoms * most, 3 * coordinates).index_add(0, place, torch.cat([arms, own]))
+    table = table.view(atoms, 3 * most, coordinates)
+    products = torch.bmm(torch.bmm(table, terms.metric), table.transpose(1, 2)).flatten(1)
+    whole = products.new_zeros(graph.num_structures, products.shape[1]).index_add(0, graph.batch, products)
+    return whole.view(-1, 3 * most, 3 * most)

@@ -21,9 +21,10 @@ from mlip.hessian import (
     HessianMethod,
     autograd_hessian,
     direct_hessian,
+    direct_image_blocks,
     finite_difference_hessian,
 )
-from mlip.hessian_assembly import assemble, find_pairs
+from mlip.hessian_assembly import ImageBlocks, assemble, find_pairs
 from mlip.models.base import Model
 from mlip.nn.hessian_head import HessianTerms, Pairs
 
@@ -232,6 +233,25 @@ class Potential(nn.Module):
             "finite-difference": finite_difference_hessian,
         }
         return make[method](self, graph)
+
+    def hessian_images(self, graph: AtomGraph) -> ImageBlocks:
+        """Second derivatives of one periodic structure by the model's head, image by image, as phonons need.
+
+        Args:
+            graph: One structure, as for `forward`.
+
+        Raises:
+            InputError: several structures; an element that the model does not know; a model without the head.
+        """
+        if graph.num_structures != 1:
+            raise InputError(f"`graph` has {graph.num_structures} structures but must have one")
+        if not self.has_direct_hessian:
+            raise InputError(
+                "this model has no head for direct Hessians; displace atoms of a supercell instead"
+            )
+        if _in_inference(graph):
+            return _outside_inference(graph, self.hessian_images)
+        return direct_image_blocks(self, self._prepared(graph))
 
     def hvp(self, graph: AtomGraph, vectors: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:
         """Hessian of each structure times a displacement of its atoms, by differentiating twice, eV/Å.

@@ -95,6 +95,44 @@ def test_a_cell_is_the_sum_over_its_supercell(method: str) -> None:
     torch.testing.assert_close(folded, small, rtol=1e-9, atol=1e-10)
 
 
+def test_small_and_large_structures_are_put_together_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = potential()
+    small = model.hessian(batch(model), method="direct")
+    monkeypatch.setattr("mlip.hessian_assembly.SMALL", 0)
+    monkeypatch.setattr("mlip.hessian_assembly.LARGE", 0)
+    monkeypatch.setattr("mlip.hessian_assembly.NUMBERS_AT_ONCE", 1000)
+    for a, b in zip(small, model.hessian(batch(model), method="direct"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_images_make_phonons() -> None:
+    """Images kept apart add up to the Hessian at Gamma; with phases they give the modes of a supercell."""
+    model = potential()
+    cell = crystal()
+    images = model.hessian_images(build_graph(cell, model.cutoff))
+    size = 3 * len(cell)
+
+    def dynamical(q: tuple[float, float, float]) -> np.ndarray:
+        phases = np.exp(2j * np.pi * images.shifts.numpy() @ np.array(q))
+        matrix = np.zeros((len(cell), 3, len(cell), 3), dtype=complex)
+        np.add.at(
+            matrix.transpose(0, 2, 1, 3),
+            (images.first.numpy(), images.second.numpy()),
+            images.blocks.numpy() * phases[:, None, None],
+        )
+        return matrix.reshape(size, size)
+
+    gamma = model.hessian(build_graph(cell, model.cutoff), method="direct")[0].numpy()
+    np.testing.assert_allclose(dynamical((0, 0, 0)), gamma, atol=1e-10)
+    values = [np.linalg.eigvalsh(dynamical((0, q, 0))) for q in (0.0, 1 / 3, -1 / 3)]
+    large = model.hessian(build_graph(cell.repeat((1, 3, 1)), model.cutoff), method="direct")[0].numpy()
+    np.testing.assert_allclose(np.sort(np.concatenate(values)), np.linalg.eigvalsh(large), atol=1e-9)
+    with pytest.raises(InputError, match="`graph` has 4 structures but must have one"):
+        model.hessian_images(batch(model))
+    with pytest.raises(InputError, match="no head for direct Hessians"):
+        potential(hessian_cutoff=0.0).hessian_images(build_graph(cell, model.cutoff))
+
+
 def test_inference_mode() -> None:
     model = potential()
     expected = model.hessian(batch(model), method="autograd")

@@ -55,11 +55,13 @@ class Pairs:
         senders: Index of one atom.
         receivers: Index of the other.
         vectors: From receiver to sender, Å.
+        shifts: Lattice shift of the sender.
     """
 
     senders: Int[Tensor, " pairs"]
     receivers: Int[Tensor, " pairs"]
     vectors: Float[Tensor, "pairs 3"]
+    shifts: Int[Tensor, "pairs 3"]
 
 
 @dataclass(frozen=True)
