@@ -17,9 +17,10 @@ from ase.optimize import BFGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlip.calculators import BatchCalculator
+from mlip.calculators import BatchCalculator, as_surface
 from mlip.errors import InputError
 from mlip.search.batch_relax import BATCH_OPTIMIZERS, Outcome, relax_many
+from mlip.search.batch_walker import Walker, displaced
 from mlip.units import GPA
 
 CLUSTERS = {2: -1.0, 3: -3.0, 4: -6.0, 13: -44.326801}
@@ -190,6 +191,39 @@ def test_cells_reach_those_of_the_filter_of_ase(optimizer: str, pressed: tuple[f
         assert result.pressure_gpa == pytest.approx(pressure, abs=0.05)
         assert result.atoms.cell.volume == pytest.approx(expected.cell.volume, rel=2e-3)
         assert result.energy == pytest.approx(expected.get_potential_energy(), abs=2e-3)
+
+
+def test_displacements_are_those_of_the_filter_of_ase() -> None:
+    """From an undeformed cell the generalised coordinates and forces are the same."""
+    (atoms, _) = strained()
+    atoms.calc = EMT()
+    filtered = FrechetCellFilter(atoms, scalar_pressure=0.01)
+    walker = Walker(
+        atoms=atoms.copy(), free=np.ones(len(atoms), dtype=bool), scale=float(len(atoms)), pressure=0.01
+    )
+    walker.look(as_surface(EMT()).evaluate([walker.atoms], stress=True)[0])
+    np.testing.assert_allclose(walker.gradient, -filtered.get_forces(), atol=1e-10)
+    assert walker.fmax == pytest.approx(np.linalg.norm(filtered.get_forces(), axis=1).max())
+    change = np.random.default_rng(0).normal(scale=0.1, size=(len(atoms) + 3, 3))
+    change[-3:] += change[-3:].T
+    positions, cells = displaced(
+        atoms.positions[None], atoms.cell.array[None], change[None], np.array([float(len(atoms))])
+    )
+    filtered.set_positions(filtered.get_positions() + change)
+    np.testing.assert_allclose(positions[0], atoms.positions, atol=1e-10)
+    np.testing.assert_allclose(cells[0], atoms.cell.array, atol=1e-10)
+
+
+def test_fixed_atoms_go_with_the_cell() -> None:
+    (atoms, _) = strained()
+    atoms.set_constraint(FixAtoms([1, 2]))
+    for optimizer in BATCH_OPTIMIZERS:
+        (outcome,) = relax_many([atoms], EMT(), cell=True, fmax=0.01, optimizer=optimizer)
+        assert outcome.result is not None
+        assert outcome.result.converged
+        moved = outcome.result.atoms.get_scaled_positions() - atoms.get_scaled_positions()
+        np.testing.assert_allclose(moved[1:3], 0.0, atol=1e-9)
+        assert np.abs(moved[[0, 3]]).max() > 1e-3
 
 
 def test_fixed_atoms_stay() -> None:
