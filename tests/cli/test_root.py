@@ -148,10 +148,10 @@ def test_interrupting_a_relaxation(folder, model_file) -> None:
     code = (
         # A shell that starts tests in the background has SIGINT ignored; a terminal has not.
         "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import mlip.search.relax as r\nold = r._largest\ncount = []\n"
-        "def largest(target):\n    count.append(1)\n"
+        "import mlip.search.relax as r\nold = r.RelaxStep\ncount = []\n"
+        "def step(**values):\n    count.append(1)\n"
         "    if len(count) == 3: os.kill(os.getpid(), signal.SIGINT)\n"
-        "    return old(target)\nr._largest = largest\n" + ROOT
+        "    return old(**values)\nr.RelaxStep = step\n" + ROOT
     )
     options = ("--model", str(model_file), "--fmax", "1e-9", "--trajectory", "t.xyz")
     done = command("relax", "water.xyz", *options, code=code)

@@ -23,6 +23,8 @@ from mlip.search.batch_relax import BATCH_OPTIMIZERS, Outcome, relax_many
 from mlip.search.batch_walker import Walker, displaced
 from mlip.units import GPA
 
+pytestmark = pytest.mark.filterwarnings("ignore::mlip.calculators.OutsideDomainWarning")
+
 CLUSTERS = {2: -1.0, 3: -3.0, 4: -6.0, 13: -44.326801}
 """Lowest energies of Lennard-Jones clusters, in epsilon (Wales, Doye, J. Phys. Chem. A 101, 5111 (1997))."""
 
