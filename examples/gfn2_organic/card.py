@@ -166,7 +166,7 @@ def write_card(path: Path, model: str, summary: dict[str, Any], found: dict[str,
     text = f"""# gfn2-organic
 
 A fast stand-in for GFN2-xTB, and no better than it: energies, forces and Hessians of neutral closed-shell
-molecules of H, C, N, O, F, P, S and Cl of up to about 60 atoms, alone and in pairs, near minima, strongly
+molecules of H, C, N, O, F, P, S and Cl of up to 20 heavy atoms, alone and in pairs, near minima, strongly
 distorted, and reacting.
 
 {table(["on scaffolds it has not seen", "measured", "aim"], rows)}
