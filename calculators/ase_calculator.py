@@ -203,15 +203,15 @@ class MLIPCalculator(Calculator):
     def get_hessian(
         self, atoms: Atoms | None = None, method: HessianMethod | None = None
     ) -> Float64[np.ndarray, "coordinates coordinates"]:
-        """Second derivatives of the energy, eV/Å², symmetric (3 atoms, 3 atoms); constraints are not looked at.
+        """Second derivatives of the energy, eV/Å², symmetric, (3 atoms, 3 atoms), whatever the constraints.
 
         Computed when asked for, and kept until the structure changes; `hessian_method` says how the last one
         was made.
 
         Args:
             atoms: The structure; that of the last calculation if None.
-            method: "direct" (the model's own head), "autograd" or "finite-difference"; by default direct where
-                the model has the head, else autograd.
+            method: "direct" (the model's own head), "autograd" or "finite-difference"; by default direct
+                where the model has the head, else autograd.
 
         Raises:
             InputError: As `calculate`; or a method that there is not, or that the model has no head for.

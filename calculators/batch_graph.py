@@ -27,8 +27,8 @@ have lists with a skin."""
 class BatchNeighbors:
     """Graphs of one list of structures after another.
 
-    The pairs of all molecules are measured together. Every other structure has a list with a skin, which stays
-    with it, or for want of that with its place, and is reused as long as it is provably complete.
+    The pairs of all molecules are measured together. Every other structure has a list with a skin, which
+    stays with it, or for want of that with its place, and is reused as long as it is provably complete.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 
 Sources: Christensen & von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018 (2020); Chmiela et al., Comput.
 Phys. Commun. 240, 38 (2019), http://quantum-machine.org/gdml. Both are in kcal/mol and Å unless `e_unit` and
-`r_unit` say otherwise; an sGDML `lattice` has the lattice vectors as columns. Hessians, which neither set has, are
-read from `hessians` and `H`, (frames, 3N, 3N).
+`r_unit` say otherwise; an sGDML `lattice` has the lattice vectors as columns. Hessians, which neither set
+has, are read from `hessians` and `H`, (frames, 3N, 3N).
 """
 
 from __future__ import annotations

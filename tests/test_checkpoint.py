@@ -192,7 +192,7 @@ def test_newer_format(file: Path) -> None:
 
 def test_older_format(file: Path) -> None:
     rewrite(file, lambda metadata: metadata.update(format_version=1))
-    with pytest.raises(InputError, match="version 1, whose weights meant something else.*train the model"):
+    with pytest.raises(InputError, match=r"version 1, whose weights meant something else.*train the model"):
         load_potential(file)
 
 

@@ -1,9 +1,9 @@
-"""What does a direct Hessian cost, against energy and forces, and against the Hessian by automatic differentiation?
+"""What does a direct Hessian cost, against energy and forces, and against one by differentiation?
 
-One batch of 32 distorted molecules of 15 atoms (acetylacetone), neighbour lists not timed; the pairs of the head
-are. A model without a head for Hessians gets an untrained one: weights do not change the time. Each line has
-`times_energy_and_forces`, the ratio of the medians (quartiles over the rounds), and that of the direct Hessian also
-how many times faster it is than the one by differentiation.
+One batch of 32 distorted molecules of 15 atoms (acetylacetone), neighbour lists not timed; the pairs of the
+head are. A model without a head for Hessians gets an untrained one: weights do not change the time. Each line
+has `times_energy_and_forces`, the ratio of the medians (quartiles over the rounds), and that of the direct
+Hessian also how many times faster it is than the one by differentiation.
 
     python examples/benchmarks/hessian.py --config default
 """

@@ -24,8 +24,8 @@ SILU_GAIN = 1.6765
 """1 / (root mean square of SiLU of a standard normal number): keeps variance through a layer."""
 
 PAIR_SHARE = 0.05
-"""How much of the first layer's input tells pairs of species apart: little, since radial functions of their own
-for every pair fit small data sets too well (channels carry the species of the sender all the same)."""
+"""How much of the first layer's input tells pairs of species apart: little, since radial functions of their
+own for every pair fit small data sets too well (channels carry the species of the sender all the same)."""
 
 RadialKind = Literal["network", "spline"]
 

@@ -151,8 +151,8 @@ def constant_shift(frames: list[Frame], predictions: Predictions) -> str | None:
     terms = ", ".join(f"{chemical_symbols[z]} {v:+.4g}" for z, v in zip(species, shifts, strict=True))
     return (
         f"the energies differ by a constant per atom of each element, eV: {terms}; without it their RMSE "
-        f"would be {1000 * after:.4g} meV instead of {1000 * before:.4g}. Is the zero of energy, or the level "
-        "of theory, of these labels that of the model?"
+        f"would be {1000 * after:.4g} meV instead of {1000 * before:.4g}. Is the zero of energy, or the "
+        "level of theory, of these labels that of the model?"
     )
 
 
