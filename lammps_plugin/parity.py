@@ -102,7 +102,12 @@ def _script(cases: Sequence[Case], package: Path, symbols: str) -> str:
 def run_lammps(
     script: Path, *, ranks: int, lmp: Sequence[str], mpiexec: str | None, timeout: float = 600.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run an input of LAMMPS in its folder, one OpenMP thread for each process."""
+    """Run an input of LAMMPS in its folder, one OpenMP thread for each process.
+
+    Raises:
+        InputError: it does not end within `timeout` seconds, or several processes are asked for without a
+            launcher.
+    """
     command = [*lmp, "-in", script.name, "-log", "none"]
     if ranks > 1:
         if mpiexec is None:
@@ -115,15 +120,18 @@ def run_lammps(
         "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "50",
     }
     environment = {**os.environ, **patience, "OMP_NUM_THREADS": "1", "LAMMPS_PLUGIN_PATH": path}
-    return subprocess.run(
-        command,
-        cwd=script.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            command,
+            cwd=script.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{' '.join(command)} did not end within {timeout:.0f} s") from None
 
 
 def failure(done: subprocess.CompletedProcess[str]) -> str:

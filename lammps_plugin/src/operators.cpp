@@ -25,6 +25,9 @@ thread_local Halo *current_halo = nullptr;
 thread_local int current_threads = 0;  // 0: as many as OpenMP gives
 thread_local double kernel_time = 0;   // s, of the current evaluation
 
+// The fields of these are given by place below.
+static_assert(sizeof(MlipEdgeShape) == 6 * 8 && sizeof(MlipMessageShape) == 13 * 8 && sizeof(MlipSphereShape) == 9 * 8);
+
 // Calls the float or the double kernel, by the type of `like`.
 template <class Call>
 void by_type(const Tensor &like, const char *name, Call &&call) {
