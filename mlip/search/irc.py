@@ -19,8 +19,8 @@ from mlip.calculators.surface import as_surface
 from mlip.errors import InputError
 from mlip.rigid_motions import rigid_motions
 from mlip.search.hessian_update import bofill, updated
-from mlip.search.lockstep import FAILURES, Ask, Search, run, side_by_side
-from mlip.search.stationary import AtomSpace, StationaryPoint, cheap_hessians, minimum_search
+from mlip.search.lockstep import FAILURES, Ask, Hessian, Search, run, side_by_side
+from mlip.search.stationary import AtomSpace, StationaryPoint, minimum_search, with_true_hessians
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -122,27 +122,26 @@ def reaction_path(
     if not (step > 0.0 and points >= 1):
         raise InputError(f"`step` is {step} and `points` {points}, but both must be positive")
     surface = as_surface(calculator)
-    every = 1 if cheap_hessians(surface) else 0
-    search = path_search(saddle, exact_every=every, step=step, points=points, end_steps=end_steps)
-    return run(surface, [search])[0]
+    search = path_search(saddle, hessians="none", step=step, points=points, end_steps=end_steps)
+    return run(surface, [search], true=with_true_hessians(surface))[0]
 
 
 def path_search(
     saddle: StationaryPoint,
     *,
-    exact_every: int,
+    hessians: Hessian,
     step: float = STEP,
     points: int = POINTS,
     end_steps: int = END_STEPS,
 ) -> Search[ReactionPath]:
     """The same as a search, to be driven by `lockstep.run`.
 
-    `exact_every` is 1 to compute the Hessian at each point, 0 to update that of the saddle.
+    `hessians` are those asked for at each point; with "none" that of the saddle is updated.
     """
     mode, curvature = downhill_mode(saddle)
     first = float(np.clip(np.sqrt(2.0 * FIRST_DROP / -curvature), *FIRST_LENGTH))
     backward, forward = yield from side_by_side(
-        [_branch(saddle, sign * first * mode, exact_every, step, points, end_steps) for sign in (-1.0, 1.0)]
+        [_branch(saddle, sign * first * mode, hessians, step, points, end_steps) for sign in (-1.0, 1.0)]
     )
     return ReactionPath(saddle=saddle, backward=backward, forward=forward)
 
@@ -171,7 +170,7 @@ def _roots(atoms: Atoms) -> Vector:
 
 
 def _branch(
-    saddle: StationaryPoint, first: Vector, exact_every: int, step: float, points: int, end_steps: int
+    saddle: StationaryPoint, first: Vector, hessians: Hessian, step: float, points: int, end_steps: int
 ) -> Search[Branch]:
     space, roots = AtomSpace(saddle.atoms), _roots(saddle.atoms)
     x = saddle.atoms.positions.ravel() + first / roots
@@ -182,7 +181,7 @@ def _branch(
     arc, risen, finished, rises, why = [float(np.linalg.norm(first))], False, False, 0, ""
     while True:
         try:
-            (found,) = yield [Ask(atoms=space.at(x), hessian=exact_every == 1)]
+            (found,) = yield [Ask(atoms=space.at(x), hessian=hessians)]
         except FAILURES as error:
             why = f"a point of the path cannot be evaluated: {error}"
             break
@@ -208,7 +207,7 @@ def _branch(
         arc.append(arc[-1] + float(np.linalg.norm(move)))
     end = None
     if structures:
-        end = yield from _relaxed_end(structures[int(np.argmin(energies))], exact_every, end_steps)
+        end = yield from _relaxed_end(structures[int(np.argmin(energies))], hessians == "quick", end_steps)
     return Branch(
         structures=structures,
         energies=np.array(energies),
@@ -219,9 +218,9 @@ def _branch(
     )
 
 
-def _relaxed_end(atoms: Atoms, exact_every: int, steps: int) -> Search[StationaryPoint | None]:
+def _relaxed_end(atoms: Atoms, quick: bool, steps: int) -> Search[StationaryPoint | None]:
     try:
-        return (yield from minimum_search(atoms, fmax=END_FMAX, steps=steps, exact_every=exact_every))
+        return (yield from minimum_search(atoms, fmax=END_FMAX, steps=steps, quick=quick))
     except FAILURES:
         return None
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from ase.calculators.calculator import CalculatorError
@@ -33,15 +33,24 @@ if TYPE_CHECKING:
     from mlip.calculators.surface import Surface
 
 
+T = TypeVar("T")
+Hessian: TypeAlias = Literal["none", "quick", "true"]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ask:
-    """A structure to be evaluated, with or without its Hessian."""
+    """A structure to be evaluated.
+
+    Attributes:
+        atoms: The structure.
+        hessian: Whether with its Hessian: "quick" is as the surface predicts it if it can, "true" the second
+            derivatives of its energy, on which decisions rest.
+    """
 
     atoms: Atoms
-    hessian: bool = False
+    hessian: Hessian = "none"
 
 
-T = TypeVar("T")
 Search: TypeAlias = Generator[list[Ask], list[Evaluation], T]
 Answer: TypeAlias = list[Evaluation] | Exception
 
@@ -68,7 +77,7 @@ def tallied(search: Search[T], tally: Tally) -> Search[T]:
         while True:
             asked = search.throw(answer) if isinstance(answer, Exception) else search.send(answer)
             tally.evaluations += len(asked)
-            tally.hessians += sum(ask.hessian for ask in asked)
+            tally.hessians += sum(ask.hessian != "none" for ask in asked)
             try:
                 answer = yield asked
             except FAILURES as error:
@@ -82,6 +91,7 @@ def run(
     surface: Surface,
     searches: Sequence[Search[T]],
     *,
+    true: Surface | None = None,
     at_once: int | None = None,
     done: Callable[[int, T], None] | None = None,
 ) -> list[T]:
@@ -90,6 +100,8 @@ def run(
     Args:
         surface: Where the searches take place.
         searches: Generators, not yet started.
+        true: The same surface with the second derivatives of its energy for Hessians, where `surface` has
+            others; `surface` itself if None.
         at_once: How many run at a time, the next starting where one ends; all if None.
         done: Called with number and result as each search ends.
 
@@ -103,7 +115,7 @@ def run(
     try:
         asked = next(loop)
         while True:
-            answers = _evaluate(surface, asked)
+            answers = _evaluate({"none": surface, "quick": surface, "true": true or surface}, asked)
             asked = loop.send(answers)
     except StopIteration as stop:
         results: list[T] = stop.value
@@ -170,7 +182,7 @@ def _drive(
     return [results[number] for number in range(len(searches))]
 
 
-def _evaluate(surface: Surface, asked: list[list[Ask]]) -> list[Answer]:
+def _evaluate(surfaces: dict[Hessian, Surface], asked: list[list[Ask]]) -> list[Answer]:
     """Answers for each search, or the error that its own structures met."""
     questions = _answers_to(asked)
     reply: Any = None
@@ -178,7 +190,7 @@ def _evaluate(surface: Surface, asked: list[list[Ask]]) -> list[Answer]:
         while True:
             wanted = questions.throw(reply) if isinstance(reply, Exception) else questions.send(reply)
             try:
-                reply = _batch(surface, wanted)
+                reply = _batch(surfaces, wanted)
             except FAILURES as error:
                 reply = error
     except StopIteration as stop:
@@ -186,13 +198,13 @@ def _evaluate(surface: Surface, asked: list[list[Ask]]) -> list[Answer]:
         return answers
 
 
-def _batch(surface: Surface, asked: list[Ask]) -> list[Evaluation]:
-    """One call of the surface for those with a Hessian, one for those without."""
+def _batch(surfaces: dict[Hessian, Surface], asked: list[Ask]) -> list[Evaluation]:
+    """One call for each kind of Hessian, and one for structures without."""
     answers: dict[int, Evaluation] = {}
-    for hessian in (False, True):
-        places = [place for place, ask in enumerate(asked) if ask.hessian is hessian]
+    for kind, surface in surfaces.items():
+        places = [place for place, ask in enumerate(asked) if ask.hessian == kind]
         if places:
-            found = surface.evaluate([asked[place].atoms for place in places], hessian=hessian)
+            found = surface.evaluate([asked[place].atoms for place in places], hessian=kind != "none")
             answers.update(zip(places, found, strict=True))
     for place, answer in answers.items():
         if not (np.isfinite(answer.energy) and np.isfinite(answer.forces).all()):

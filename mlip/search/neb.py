@@ -124,7 +124,7 @@ def band_search(
         if band.climbing and band.fmax <= fmax and band.fmax_others <= fmax_others:
             break
         if look and band.climbing and band.iteration % LOOK_EVERY == 0 and band.fmax < LOOK_BELOW:
-            (there,) = yield [Ask(atoms=band.images[band.highest], hessian=True)]
+            (there,) = yield [Ask(atoms=band.images[band.highest], hessian="quick")]
             if there.hessian is not None and band.hands_over(there.hessian):
                 return band.result(ready=True)
         band.step()

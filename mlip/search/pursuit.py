@@ -18,7 +18,7 @@ from mlip.search.neb import Band, band_search
 from mlip.search.paths import starting_paths
 from mlip.search.reaction import Reaction, vibrations_of
 from mlip.search.settling import AT_REST, Settled, settling
-from mlip.search.stationary import EXPENSIVE_EVERY, StationaryPoint, check_demand, saddle_search
+from mlip.search.stationary import EXACT_EVERY, StationaryPoint, check_demand, saddle_search
 from mlip.search.verdict import Verdict, describe_connection, judge_ends, judge_saddle
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ MOST_ATTEMPTS: Final = 3
 
 LIKE_THE_PATH: Final = 0.3
 """Overlap of a negative mode with the tangent of the band, below which refining its top is no use."""
+
+ALIKE: Final = 0.8
+"""Overlap of the lowest modes of the predicted and the true Hessian above which the former is used."""
 
 SADDLE_STEPS: Final = 60
 MINIMUM_STEPS: Final = 200
@@ -93,7 +96,7 @@ class _Findings:
     """What a search has found so far."""
 
     demands: Demands
-    cheap: bool
+    predicts: bool
     tally: Tally = field(default_factory=Tally)
     reactant: Vibrations | None = None
     product: Vibrations | None = None
@@ -101,11 +104,6 @@ class _Findings:
     band: Band | None = None
     log: list[str] = field(default_factory=list)
     attempts: list[Reaction] = field(default_factory=list)
-
-    @property
-    def every(self) -> int:
-        """Steps between Hessians of a relaxation: each, or none."""
-        return 1 if self.cheap else 0
 
     def reaction(self, verdict: Verdict, **found: object) -> Reaction:
         return Reaction(
@@ -128,18 +126,19 @@ class _Findings:
         )
 
 
-def reaction_search(reactant: Atoms, product: Atoms, *, demands: Demands, cheap: bool) -> Search[Reaction]:
-    """A search between two ends, to be driven by `lockstep.run`; `cheap` says whether Hessians are."""
-    state = _Findings(demands=demands, cheap=cheap)
+def reaction_search(reactant: Atoms, product: Atoms, *, demands: Demands, predicts: bool) -> Search[Reaction]:
+    """A search between two ends, to be driven by `lockstep.run`; `predicts` is whether the surface predicts
+    Hessians."""
+    state = _Findings(demands=demands, predicts=predicts)
     try:
         return (yield from tallied(_between(reactant, product, state), state.tally))
     except FAILURES as error:
         return state.reaction(Verdict(kind="failed", text=f"a structure cannot be evaluated: {error}"))
 
 
-def guess_search(guess: Atoms, *, demands: Demands, cheap: bool) -> Search[Reaction]:
+def guess_search(guess: Atoms, *, demands: Demands, predicts: bool) -> Search[Reaction]:
     """A search from a guess, to be driven by `lockstep.run`."""
-    state = _Findings(demands=demands, cheap=cheap)
+    state = _Findings(demands=demands, predicts=predicts)
     try:
         return (yield from tallied(_from_guess(guess, state), state.tally))
     except FAILURES as error:
@@ -161,7 +160,7 @@ def _between(reactant: Atoms, product: Atoms, state: _Findings) -> Search[Reacti
     ordered.set_constraint(reactant.constraints)
     ends = yield from side_by_side(
         [
-            settling(atoms, fmax=state.demands.fmax, steps=MINIMUM_STEPS, exact_every=state.every)
+            settling(atoms, fmax=state.demands.fmax, steps=MINIMUM_STEPS, quick=state.predicts)
             for atoms in (reactant, ordered)
         ]
     )
@@ -208,7 +207,7 @@ def _attempts(state: _Findings) -> Search[None]:
             fmax=fmax,
             fmax_others=np.inf if fmax == ROUGH else 5.0 * fmax,
             iterations=BAND_ITERATIONS,
-            look=state.cheap and fmax == ROUGH,
+            look=state.predicts and fmax == ROUGH,
         )
         try:
             band = yield from search
@@ -272,7 +271,8 @@ def _attempt(band: Band, state: _Findings) -> Search[bool]:
 
 def _refined(guess: Atoms, tangent: np.ndarray | None, state: _Findings) -> Search[Reaction]:
     """Saddle, path down, ends, verdict."""
-    (there,) = yield [Ask(atoms=guess, hessian=True)]
+    (there,) = yield [Ask(atoms=guess, hessian="true")]
+    trusted = yield from _trusted(guess, there.hessian, state)
     if tangent is not None and there.hessian is not None:
         along = _overlap(guess, there.hessian, tangent)
         if along < LIKE_THE_PATH:
@@ -282,7 +282,8 @@ def _refined(guess: Atoms, tangent: np.ndarray | None, state: _Findings) -> Sear
         guess,
         fmax=state.demands.fmax,
         steps=SADDLE_STEPS,
-        exact_every=1 if state.cheap else EXPENSIVE_EVERY,
+        exact_every=EXACT_EVERY,
+        quick=trusted,
         along=tangent,
         hessian=there.hessian,
     )
@@ -300,8 +301,30 @@ def _refined(guess: Atoms, tangent: np.ndarray | None, state: _Findings) -> Sear
     known = _known(saddle, state)
     if known is not None:
         return known
-    path = yield from path_search(saddle, exact_every=state.every)
+    path = yield from path_search(saddle, hessians="quick" if trusted else "none")
     return (yield from _judged(found, path, state))
+
+
+def _trusted(atoms: Atoms, true: np.ndarray | None, state: _Findings) -> Search[bool]:
+    """Whether the Hessian that the surface predicts has the lowest mode of the true one, and its
+    curvature."""
+    if not state.predicts or true is None:
+        return False
+    (there,) = yield [Ask(atoms=atoms, hessian="quick")]
+    if there.hessian is None:
+        return False
+    inside = rigid_motions(atoms, mass_weighted=False).complement
+    values, vectors = np.linalg.eigh(inside @ true @ inside.T)
+    mode = vectors[:, 0] @ inside
+    predicted = np.linalg.eigh(inside @ there.hessian @ inside.T)
+    alike = abs(float(predicted[1][:, 0] @ vectors[:, 0]))
+    ratio = float(mode @ there.hessian @ mode) / float(values[0])
+    agrees = alike > ALIKE and 0.5 < ratio < 2.0
+    state.log.append(
+        f"predicted Hessian at the top {'agrees' if agrees else 'disagrees'} with the true one: lowest modes "
+        f"overlap {alike:.2f}, curvature {ratio:.2f} of the true one"
+    )
+    return agrees
 
 
 def _overlap(atoms: Atoms, hessian: np.ndarray, tangent: np.ndarray) -> float:
@@ -359,7 +382,7 @@ def _settled_end(end: StationaryPoint, state: _Findings) -> Search[Settled]:
             return Settled(vibrations=known, minimum=True)
     return (
         yield from settling(
-            end.atoms, fmax=state.demands.fmax, steps=MINIMUM_STEPS, exact_every=state.every, start=end
+            end.atoms, fmax=state.demands.fmax, steps=MINIMUM_STEPS, quick=state.predicts, start=end
         )
     )
 

@@ -12,7 +12,7 @@ from mlip.calculators.surface import as_surface
 from mlip.errors import InputError
 from mlip.search import walk
 from mlip.search.model_hessian import model_hessian
-from mlip.search.stationary import AtomSpace, cheap_hessians
+from mlip.search.stationary import AtomSpace, predicts_hessians, with_true_hessians
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from ase.filters import Filter
     from jaxtyping import Float64
+
+    from mlip.search.lockstep import Hessian
 
 STIFFNESS: Final = 70.0
 """eV/Å²; of coordinates that no model Hessian knows, such as those of a cell."""
@@ -50,8 +52,8 @@ class RFO(Optimizer):
         Args:
             atoms: A structure with a calculator, or one of ASE's filters.
             restart: Must be None: a walk has no file to go on from.
-            hessian_every: Steps from one computed Hessian to the next, 0 for never; None is 1 where the
-                calculator predicts Hessians, else 0. With a filter, or constraints other than `FixAtoms` and
+            hessian_every: Steps from one true Hessian to the next, 0 for never; None is to take those that
+                the calculator predicts, if it does. With a filter, or constraints other than `FixAtoms` and
                 `FixCartesian`, it must be 0 or None.
 
         Raises:
@@ -61,18 +63,22 @@ class RFO(Optimizer):
             raise InputError("`restart` is set, but RFO cannot go on from a file: leave it out")
         target: Any = atoms
         plain = isinstance(atoms, Atoms) and _knows_constraints(atoms)
-        if hessian_every is None:
-            calculator = getattr(atoms, "calc", None)
-            hessian_every = int(plain and calculator is not None and cheap_hessians(as_surface(calculator)))
-        elif hessian_every < 0 or (hessian_every and not plain):
+        calculator = getattr(atoms, "calc", None)
+        self.quick = (
+            hessian_every is None
+            and plain
+            and calculator is not None
+            and predicts_hessians(as_surface(calculator))
+        )
+        if hessian_every is not None and (hessian_every < 0 or (hessian_every and not plain)):
             raise InputError(
                 f"`hessian_every` is {hessian_every} but must be 0 or more, and 0 with a filter or "
                 "constraints other than FixAtoms and FixCartesian"
             )
-        self.hessian_every = hessian_every
+        self.hessian_every = hessian_every or 0
         self._space: AtomSpace | _AnySpace = AtomSpace(target) if plain else _AnySpace(target)
         self._walk: walk.Walk | None = None
-        self._probe = walk.Probe(x=np.zeros(0), hessian=False)
+        self._probe = walk.Probe(x=np.zeros(0), hessian="none")
         super().__init__(target, None, logfile, trajectory, append_trajectory, **kwargs)
 
     def step(self, forces: Float64[np.ndarray, "atoms 3"] | None = None) -> None:
@@ -80,21 +86,28 @@ class RFO(Optimizer):
         x = np.array(self.optimizable.get_x())
         if self._walk is None:
             self._walk = walk.minimise(
-                x, self._space, fmax=-1.0, steps=_UNENDING, exact_every=self.hessian_every
+                x,
+                self._space,
+                fmax=-1.0,
+                steps=_UNENDING,
+                exact_every=self.hessian_every,
+                quick=self.quick,
             )
             self._probe = next(self._walk)
         self._probe = self._walk.send(self._reply(x, self._probe.hessian))
         self.optimizable.set_x(self._probe.x)
 
-    def _reply(self, x: Float64[np.ndarray, " coordinates"], hessian: bool) -> walk.Reply:
+    def _reply(self, x: Float64[np.ndarray, " coordinates"], hessian: Hessian) -> walk.Reply:
         energy = float(self.optimizable.get_value())
         gradient = np.array(self.optimizable.get_gradient())
         if not (np.isfinite(energy) and np.isfinite(gradient).all()):
             raise InputError("energy or forces are not finite: the structure is out of bounds")
         second = None
-        if hessian:
+        if hessian != "none":
             assert isinstance(self._space, AtomSpace)
-            (found,) = as_surface(self.atoms.calc).evaluate([self.atoms], hessian=True)
+            surface = as_surface(self.atoms.calc)
+            surface = with_true_hessians(surface) if hessian == "true" else surface
+            (found,) = surface.evaluate([self.atoms], hessian=True)
             second = self._space.reply(found).hessian
         return walk.Reply(energy=energy, gradient=gradient, hessian=second)
 

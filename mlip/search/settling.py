@@ -44,7 +44,7 @@ class Settled:
 
 
 def settling(
-    atoms: Atoms, *, fmax: float, steps: int, exact_every: int, start: StationaryPoint | None = None
+    atoms: Atoms, *, fmax: float, steps: int, quick: bool, start: StationaryPoint | None = None
 ) -> Search[Settled]:
     """Relax, compute the Hessian, leave a saddle along its imaginary mode and relax again.
 
@@ -52,7 +52,7 @@ def settling(
         atoms: Where to start.
         fmax: eV/Å.
         steps: Of each relaxation.
-        exact_every: As for `minimum_search`.
+        quick: As for `minimum_search`.
         start: The end of a relaxation of `atoms` that was already done.
 
     Raises:
@@ -61,7 +61,7 @@ def settling(
     for escapes in range(ESCAPES + 1):
         point = start
         if point is None:
-            point = yield from minimum_search(atoms, fmax=fmax, steps=steps, exact_every=exact_every)
+            point = yield from minimum_search(atoms, fmax=fmax, steps=steps, quick=quick)
         start = None
         if not point.exact:
             point = yield from with_hessian(point)
@@ -87,7 +87,7 @@ def with_hessian(point: StationaryPoint) -> Search[StationaryPoint]:
     """The same point with a Hessian computed there."""
     from dataclasses import replace
 
-    (found,) = yield [Ask(atoms=point.atoms, hessian=True)]
+    (found,) = yield [Ask(atoms=point.atoms, hessian="true")]
     space = AtomSpace(point.atoms)
     hessian = space.reply(found).hessian
     if hessian is None:

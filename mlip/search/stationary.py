@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from mlip.calculators.surface import Evaluation, Surface
 
-EXPENSIVE_EVERY: Final = 8
-"""Steps to a saddle from one computed Hessian to the next where it costs many gradients."""
+EXACT_EVERY: Final = 6
+"""Steps to a saddle from one true Hessian to the next."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,34 +91,31 @@ class AtomSpace:
         return walk.Reply(energy=found.energy, gradient=gradient, hessian=hessian)
 
 
-def cheap_hessians(surface: Surface) -> bool:
-    """Whether a Hessian costs about as much as forces, so that it is computed at every step."""
+def predicts_hessians(surface: Surface) -> bool:
+    """Whether the surface predicts Hessians for about the price of forces."""
     from mlip.calculators.batch import BatchCalculator
 
-    return isinstance(surface, BatchCalculator) and bool(
-        getattr(surface.potential, "has_direct_hessian", False)
-    )
+    return isinstance(surface, BatchCalculator) and surface.hessian_method == "direct"
+
+
+def with_true_hessians(surface: Surface) -> Surface:
+    """The surface with the second derivatives of its energy where it predicts Hessians; else as it is."""
+    from mlip.calculators.batch import BatchCalculator
+
+    if isinstance(surface, BatchCalculator) and surface.hessian_method == "direct":
+        return BatchCalculator(surface.potential, max_atoms=surface.max_atoms, hessian_method="autograd")
+    return surface
 
 
 def minimum_search(
-    atoms: Atoms,
-    *,
-    fmax: float,
-    steps: int,
-    exact_every: int,
-    hessian: Float64[np.ndarray, "coordinates coordinates"] | None = None,
+    atoms: Atoms, *, fmax: float, steps: int, exact_every: int = 0, quick: bool = False
 ) -> Search[StationaryPoint]:
     """A search, to be driven by `lockstep.run`, for the minimum below `atoms`; see `walk.minimise`."""
     space = AtomSpace(atoms)
-    going = walk.minimise(
-        atoms.positions.ravel().copy(),
-        space,
-        fmax=fmax,
-        steps=steps,
-        exact_every=exact_every,
-        hessian=hessian,
+    x = atoms.positions.ravel().copy()
+    return _on_atoms(
+        space, walk.minimise(x, space, fmax=fmax, steps=steps, exact_every=exact_every, quick=quick)
     )
-    return _on_atoms(space, going)
 
 
 def saddle_search(
@@ -127,6 +124,7 @@ def saddle_search(
     fmax: float,
     steps: int,
     exact_every: int,
+    quick: bool = False,
     along: Float64[np.ndarray, "atoms 3"] | None = None,
     hessian: Float64[np.ndarray, "coordinates coordinates"] | None = None,
 ) -> Search[StationaryPoint]:
@@ -138,6 +136,7 @@ def saddle_search(
         fmax=fmax,
         steps=steps,
         exact_every=exact_every,
+        quick=quick,
         along=None if along is None else along.ravel(),
         hessian=hessian,
     )
@@ -181,8 +180,9 @@ def find_minima(
 ) -> list[StationaryPoint]:
     """Minimise many structures at once with restricted-step RFO.
 
-    With a potential that predicts Hessians, one is used at every step; with anything else the search starts
-    from a model Hessian, which the gradients mend.
+    With a potential that predicts Hessians, one is used at every step as long as that leads on, and the true
+    one of its end confirms that it is a minimum. Else the search starts from a model Hessian, which the
+    gradients mend.
 
     Args:
         structures: Where to start; not changed. `FixAtoms` and `FixCartesian` are honoured.
@@ -195,11 +195,9 @@ def find_minima(
     """
     check_demand(fmax, steps)
     surface = as_surface(calculator)
-    every = 1 if cheap_hessians(surface) else 0
-    return run(
-        surface,
-        [minimum_search(atoms, fmax=fmax, steps=steps, exact_every=every) for atoms in structures],
-    )
+    quick = predicts_hessians(surface)
+    searches = [minimum_search(atoms, fmax=fmax, steps=steps, quick=quick) for atoms in structures]
+    return run(surface, searches, true=with_true_hessians(surface))
 
 
 def find_saddles(
@@ -209,7 +207,8 @@ def find_saddles(
     along: Sequence[Float64[np.ndarray, "atoms 3"] | None] | None = None,
     fmax: float = 0.01,
     steps: int = 100,
-    exact_every: int | None = None,
+    exact_every: int = EXACT_EVERY,
+    quick: bool = False,
 ) -> list[StationaryPoint]:
     """Refine many guesses of saddles at once with restricted-step P-RFO.
 
@@ -220,23 +219,21 @@ def find_saddles(
             followed. None is the lowest mode.
         fmax: Converged when no force is larger, eV/Å, and exactly one mode is negative.
         steps: Give up after this many.
-        exact_every: Steps from one computed Hessian to the next; None is 1 where it is predicted by the
-            model, else `EXPENSIVE_EVERY` with Bofill updates between.
+        exact_every: Steps from one true Hessian to the next, with Bofill updates between; 1 is each step.
+        quick: Take the Hessians that a potential predicts, at each step but the first and last, as long as
+            that leads on.
 
     Raises:
         InputError: An argument is not as above, or a structure cannot be evaluated.
     """
     check_demand(fmax, steps)
     surface = as_surface(calculator)
-    every = (1 if cheap_hessians(surface) else EXPENSIVE_EVERY) if exact_every is None else exact_every
     directions = [None] * len(structures) if along is None else along
-    return run(
-        surface,
-        [
-            saddle_search(atoms, fmax=fmax, steps=steps, exact_every=every, along=direction)
-            for atoms, direction in zip(structures, directions, strict=True)
-        ],
-    )
+    searches = [
+        saddle_search(atoms, fmax=fmax, steps=steps, exact_every=exact_every, quick=quick, along=direction)
+        for atoms, direction in zip(structures, directions, strict=True)
+    ]
+    return run(surface, searches, true=with_true_hessians(surface))
 
 
 def check_demand(fmax: float, steps: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlip.calculators.surface import as_surface
 from mlip.search.lockstep import run
 from mlip.search.pursuit import FMAX, IMAGES, Demands, guess_search, reaction_search
-from mlip.search.stationary import cheap_hessians
+from mlip.search.stationary import predicts_hessians, with_true_hessians
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,9 +50,9 @@ def find_transition_states(
     """
     demands = Demands(images=images, fmax=fmax)
     surface = as_surface(calculator)
-    cheap = cheap_hessians(surface)
-    searches = [reaction_search(*pair, demands=demands, cheap=cheap) for pair in pairs]
-    return run(surface, searches, at_once=at_once(surface), done=done)
+    predicts = predicts_hessians(surface)
+    searches = [reaction_search(*pair, demands=demands, predicts=predicts) for pair in pairs]
+    return run(surface, searches, true=with_true_hessians(surface), at_once=at_once(surface), done=done)
 
 
 def find_from_guesses(
@@ -75,9 +75,9 @@ def find_from_guesses(
     """
     demands = Demands(fmax=fmax)
     surface = as_surface(calculator)
-    cheap = cheap_hessians(surface)
-    searches = [guess_search(guess, demands=demands, cheap=cheap) for guess in guesses]
-    return run(surface, searches, at_once=at_once(surface), done=done)
+    predicts = predicts_hessians(surface)
+    searches = [guess_search(guess, demands=demands, predicts=predicts) for guess in guesses]
+    return run(surface, searches, true=with_true_hessians(surface), at_once=at_once(surface), done=done)
 
 
 def at_once(surface: Surface) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlip.errors import InputError
 from mlip.search import hessian_update
-from mlip.search.lockstep import FAILURES
+from mlip.search.lockstep import FAILURES, Hessian
 from mlip.search.rfo_step import restricted_step
 from mlip.search.trust import TrustRegion, energy_change, for_minimum, for_saddle
 
@@ -32,6 +32,9 @@ OFF_SADDLE: Final = 0.1
 """Å; displacement along a surplus negative mode at a stationary point, where the gradient cannot tell the
 way."""
 
+PATIENCE: Final = 8
+"""Steps without a force a fifth smaller than any before, after which predicted Hessians are given up."""
+
 LARGEST_ESCAPES: Final = 3
 """How often a walk leaves stationary points with surplus negative modes."""
 
@@ -41,7 +44,7 @@ class Probe:
     """A point to be evaluated."""
 
     x: Vector
-    hessian: bool
+    hessian: Hessian
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +77,7 @@ class Walked:
         energy: eV.
         gradient: eV/Å, in the directions that may move.
         hessian: The last one, eV/Å².
-        exact: Whether that was computed at `x`, not updated.
+        exact: Whether that was computed at `x`, from the energy, not predicted or updated.
         converged: Whether the gradient fell below the demand and, for a saddle, one mode is negative.
         steps: Evaluations after the first.
         hessians: Hessians computed.
@@ -100,25 +103,47 @@ Walk: TypeAlias = Generator[Probe, Reply, Walked]
 class _State:
     """Where a walk is."""
 
-    def __init__(self, x: Vector, reply: Reply, space: Space, region: TrustRegion, saddle: bool) -> None:
-        self.space, self.region, self.saddle = space, region, saddle
+    def __init__(self, probe: Probe, reply: Reply, space: Space, plan: Plan, hessian: Matrix | None) -> None:
+        self.space, self.plan, self.region, self.quick = space, plan, plan.region, plan.quick
         self.hessians = self.steps = self.age = 0
-        self.hessian = space.guess(x) if reply.hessian is None else reply.hessian
-        self.move_to(x, reply)
+        self.best, self.best_step = np.inf, 0
+        self.hessian = space.guess(probe.x) if hessian is None else hessian
+        self.move_to(probe, reply)
+        if hessian is not None and reply.hessian is None:
+            self.exact, self.age = plan.saddle, 0
 
-    def move_to(self, x: Vector, reply: Reply) -> None:
-        self.x, self.energy = x, reply.energy
-        self.exact = reply.hessian is not None
+    def move_to(self, probe: Probe, reply: Reply) -> None:
+        self.x, self.energy = probe.x, reply.energy
+        self.exact = probe.hessian == "true"
         if reply.hessian is not None:
             self.hessian, self.age = reply.hessian, 0
             self.hessians += 1
         else:
             self.age += 1
-        self.basis = self.space.basis(x)
+        self.basis = self.space.basis(self.x)
         self.full_gradient = reply.gradient
         self.gradient = self.basis.T @ (self.basis @ reply.gradient)
-        values, vectors = np.linalg.eigh(self.basis @ self.hessian @ self.basis.T)
-        self.values, self.modes = values, vectors.T @ self.basis
+        self.rediagonalise()
+        if self.fmax < 0.8 * self.best:
+            self.best, self.best_step = self.fmax, self.steps
+
+    @property
+    def wanted(self) -> Hessian:
+        """The Hessian to ask for at the next step."""
+        if self.quick:
+            return "quick"
+        every = self.plan.exact_every
+        return "true" if every > 0 and self.age + 1 >= every else "none"
+
+    def lose_patience(self) -> bool:
+        """Stop predicting Hessians where they have not led on for a while; whether that was just now."""
+        if not self.quick or self.steps - self.best_step < PATIENCE:
+            return False
+        self.quick = False
+        if not self.plan.saddle:
+            self.hessian = self.space.guess(self.x)
+            self.rediagonalise()
+        return True
 
     @property
     def fmax(self) -> float:
@@ -144,24 +169,38 @@ class _State:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to walk.
+
+    Attributes:
+        saddle: To a saddle, not a minimum.
+        region: Trust region at the start.
+        fmax: Converged when no three coordinates of the gradient have a larger norm, eV/Å.
+        steps: Evaluations after the first.
+        exact_every: Steps from one true Hessian to the next, with updates between; 1 is every step, 0 never.
+        quick: Take a predicted Hessian at every step, as long as that leads on.
+    """
+
+    saddle: bool
+    region: TrustRegion
+    fmax: float
+    steps: int
+    exact_every: int
+    quick: bool
+
+
 def minimise(
-    x: Vector, space: Space, *, fmax: float, steps: int, exact_every: int, hessian: Matrix | None = None
+    x: Vector, space: Space, *, fmax: float, steps: int, exact_every: int = 0, quick: bool = False
 ) -> Walk:
     """Walk downhill to a minimum.
 
-    Where Hessians are computed at every step, a stationary point with negative modes is left again.
-
-    Args:
-        x: Start, Å.
-        space: Its coordinates.
-        fmax: Converged when no three coordinates of the gradient have a larger norm, eV/Å.
-        steps: Evaluations after the first.
-        exact_every: Steps from one computed Hessian to the next, with updates between; 1 is every step, 0
-            never: then the walk starts from `hessian` or the guess of the space.
-        hessian: Known at the start, eV/Å².
+    Without Hessians the walk starts from the guess of the space; with them, a stationary point with negative
+    modes is left again. For the other arguments see `Plan`.
     """
     region = for_minimum(len(x) // 3)
-    return _walk(x, space, region, None, fmax, steps, exact_every, hessian)
+    plan = Plan(saddle=False, region=region, fmax=fmax, steps=steps, exact_every=exact_every, quick=quick)
+    return _walk(x, space, plan, None, None)
 
 
 def climb(
@@ -171,83 +210,78 @@ def climb(
     fmax: float,
     steps: int,
     exact_every: int,
+    quick: bool = False,
     along: Vector | None = None,
     hessian: Matrix | None = None,
 ) -> Walk:
     """Walk to a saddle: uphill along one mode, downhill in all others.
 
-    A Hessian is computed at the start and, so that the number of negative modes is certain, at the end.
+    A true Hessian is computed at the start and, so that the number of negative modes is certain, at the end.
 
     Args:
         x: Start, Å.
         space: Its coordinates.
-        fmax: As for `minimise`.
-        steps: As for `minimise`.
-        exact_every: As for `minimise`; 0 is only at start and end.
+        fmax: See `Plan`, as for the next three.
+        steps: Likewise.
+        exact_every: Likewise.
+        quick: Likewise.
         along: The mode most like this direction is followed at first, the lowest without it; afterwards the
             one most like that of the step before.
-        hessian: Computed at the start beforehand, eV/Å².
+        hessian: The true one at the start, eV/Å², if it is known.
     """
     region = for_saddle(len(x) // 3)
+    plan = Plan(saddle=True, region=region, fmax=fmax, steps=steps, exact_every=exact_every, quick=quick)
     direction = np.zeros_like(x) if along is None else np.asarray(along, dtype=np.float64)
-    return _walk(x, space, region, direction, fmax, steps, exact_every, hessian)
+    return _walk(x, space, plan, direction, hessian)
 
 
-def _walk(
-    x: Vector,
-    space: Space,
-    region: TrustRegion,
-    direction: Vector | None,
-    fmax: float,
-    steps: int,
-    exact_every: int,
-    hessian: Matrix | None,
-) -> Walk:
-    saddle = direction is not None
-    first = yield Probe(x=x, hessian=hessian is None and (saddle or exact_every > 0))
-    state = _State(x, first, space, region, saddle)
-    if hessian is not None and first.hessian is None:
-        state.hessian, state.exact, state.age = hessian, saddle, 0
-        state.rediagonalise()
+def _walk(x: Vector, space: Space, plan: Plan, direction: Vector | None, hessian: Matrix | None) -> Walk:
+    first: Hessian = "none"
+    if hessian is None and (plan.saddle or plan.exact_every > 0 or plan.quick):
+        first = "true" if plan.saddle or not plan.quick else "quick"
+    probe = Probe(x=x, hessian=first)
+    state = _State(probe, (yield probe), space, plan, hessian)
     escapes = 0
     while True:
-        surplus = int((state.values < -SADDLE_MODE).sum()) - (1 if saddle else 0)
-        if state.fmax <= fmax:
-            if not state.exact and (saddle or exact_every > 0):
-                state.move_to(state.x, (yield Probe(x=state.x, hessian=True)))
+        if state.fmax <= plan.fmax:
+            if not state.exact and (plan.saddle or plan.exact_every > 0 or plan.quick):
+                probe = Probe(x=state.x, hessian="true")
+                state.move_to(probe, (yield probe))
                 continue
+            surplus = int((state.values < -SADDLE_MODE).sum()) - (1 if plan.saddle else 0)
             if surplus == 0 or not state.exact:
                 return state.ended(converged=True)
             if surplus < 0:
                 return state.ended(converged=False, why="it ended in a minimum")
-            if escapes == LARGEST_ESCAPES:
-                return state.ended(converged=False, why=f"{surplus} surplus negative modes remain")
-            if state.steps >= steps:
+            if escapes == LARGEST_ESCAPES or state.steps >= plan.steps:
                 return state.ended(converged=False, why=f"{surplus} surplus negative modes remain")
             escapes += 1
             state.steps += 1
-            aside = state.x + OFF_SADDLE * _signed(state.modes[surplus - (0 if saddle else 1)])
-            state.move_to(aside, (yield Probe(x=aside, hessian=True)))
+            aside = state.x + OFF_SADDLE * _signed(state.modes[surplus - (0 if plan.saddle else 1)])
+            probe = Probe(x=aside, hessian="true")
+            state.move_to(probe, (yield probe))
             continue
-        if state.steps >= steps:
-            return state.ended(converged=False, why=f"not converged in {steps} steps")
+        if state.steps >= plan.steps:
+            return state.ended(converged=False, why=f"not converged in {plan.steps} steps")
+        if state.lose_patience() and plan.saddle:
+            probe = Probe(x=state.x, hessian="true")
+            state.move_to(probe, (yield probe))
         uphill = None
         if direction is not None:
             uphill = followed(state.values, state.modes, direction)
             direction = state.modes[uphill]
-        yield from _step(state, uphill, exact_every)
+        yield from _step(state, uphill)
 
 
-def _step(state: _State, uphill: int | None, exact_every: int) -> Generator[Probe, Reply, None]:
+def _step(state: _State, uphill: int | None) -> Generator[Probe, Reply, None]:
     """Try a step; keep it or shorten the radius."""
     state.steps += 1
     step = restricted_step(state.values, state.modes @ state.gradient, state.region.radius, uphill=uphill)
     move = step.vector @ state.modes
-    trial = state.x + move
-    wanted = exact_every > 0 and state.age + 1 >= exact_every
+    probe = Probe(x=state.x + move, hessian=state.wanted)
     norm = float(np.linalg.norm(move))
     try:
-        reply = yield Probe(x=trial, hessian=wanted)
+        reply = yield probe
     except FAILURES as error:
         if state.region.radius <= 2.0 * norm and norm < 0.02:
             raise InputError(f"no step from here can be evaluated: {error}") from error
@@ -263,11 +297,11 @@ def _step(state: _State, uphill: int | None, exact_every: int) -> Generator[Prob
         change = reply.gradient - state.full_gradient
         state.hessian = (
             hessian_update.updated(state.hessian, move, change, method=hessian_update.bofill)
-            if state.saddle
+            if state.plan.saddle
             else hessian_update.downhill(state.hessian, move, change)
         )
     if keep:
-        state.move_to(trial, reply)
+        state.move_to(probe, reply)
     elif reply.hessian is None:
         state.rediagonalise()
     else:

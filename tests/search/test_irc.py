@@ -20,8 +20,8 @@ def ring_saddle():
     return saddle
 
 
-def followed(step: float, every: int = 1):
-    return run(Plane(ring), [path_search(ring_saddle(), exact_every=every, step=step)])[0]
+def followed(step: float, hessians: str = "true"):
+    return run(Plane(ring), [path_search(ring_saddle(), hessians=hessians, step=step)])[0]
 
 
 def test_ring_is_followed_at_second_order() -> None:
@@ -46,7 +46,7 @@ def test_ring_is_followed_at_second_order() -> None:
 
 
 def test_updated_hessians_stay_near_the_path() -> None:
-    path = followed(0.05, every=0)
+    path = followed(0.05, hessians="none")
     for branch in (path.backward, path.forward):
         radii = np.array([np.hypot(*where(atoms)) for atoms in branch.structures])
         np.testing.assert_allclose(radii, 1.0, atol=0.03)
@@ -66,7 +66,7 @@ def test_masses_bend_the_path() -> None:
     (heavy,) = find_saddles([at(0.05, 1.02, mass=4.0)], Plane(ring), fmax=1e-8)
     lengths = []
     for saddle, step in ((light, 0.05), (heavy, 0.1)):
-        path = run(Plane(ring), [path_search(saddle, exact_every=1, step=step)])[0]
+        path = run(Plane(ring), [path_search(saddle, hessians="true", step=step)])[0]
         lengths.append(path.forward.arc[-1])
     assert lengths[1] == pytest.approx(2.0 * lengths[0], rel=0.05)
 

@@ -57,7 +57,11 @@ def test_only_some_at_once() -> None:
 
 def test_hessians_are_their_own_batch() -> None:
     def both():
-        found = yield [Ask(atoms=atom(1), hessian=True), Ask(atoms=atom(2)), Ask(atoms=atom(3), hessian=True)]
+        found = yield [
+            Ask(atoms=atom(1), hessian="true"),
+            Ask(atoms=atom(2)),
+            Ask(atoms=atom(3), hessian="true"),
+        ]
         return [one.energy for one in found]
 
     surface = Recorder()

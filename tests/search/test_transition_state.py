@@ -159,7 +159,9 @@ def test_the_ring_in_one_batch() -> None:
 
     surface = Batched(ring)
     ends = at(-0.98, 0.1), at(0.98, 0.1)
-    searches = [reaction_search(*pair, demands=Demands(images=9), cheap=True) for pair in (ends, ends[::-1])]
+    searches = [
+        reaction_search(*pair, demands=Demands(images=9), predicts=True) for pair in (ends, ends[::-1])
+    ]
     for found in run(surface, searches):
         assert found.verdict.kind == "intended", found.log
         assert found.barrier == pytest.approx(1.0, abs=1e-4)
