@@ -1,4 +1,4 @@
-"""How many steps does RFO need, with a Hessian at each or updated ones, where ASE's BFGS needs how many?
+"""How many steps does RFO need, with predicted, true or updated Hessians, and how many does ASE's BFGS?
 
 Reactants of the pairs are displaced by Gaussian noise of 0.1, 0.3 and 0.5 Å in each coordinate and
 minimised to 0.05 eV/Å by each optimiser on the same surface. A run that fails or takes more than 300
@@ -30,7 +30,8 @@ FMAX = 0.05
 STEPS = 300
 NOISE = (0.1, 0.3, 0.5)
 OPTIMISERS: dict[str, tuple[type, dict[str, Any]]] = {
-    "rfo, Hessian at each step": (RFO, {"hessian_every": 1}),
+    "rfo, predicted Hessians": (RFO, {}),
+    "rfo, true Hessian at each step": (RFO, {"hessian_every": 1}),
     "rfo, model Hessian and updates": (RFO, {"hessian_every": 0}),
     "ASE BFGS": (BFGS, {}),
 }

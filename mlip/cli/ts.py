@@ -63,6 +63,7 @@ def ts(
     from mlip.search.pursuit import Demands
     from mlip.search.thermochemistry import check_thermochemistry
 
+    _need_matplotlib()
     demands = Demands(images=images, fmax=fmax)
     tasks = plan(structures or [], guess)
     for task in tasks:
@@ -130,6 +131,16 @@ def _search(
             pairs = [(ends[0], ends[1]) for ends in chosen]
             find_transition_states(pairs, engine, images=settings["images"], fmax=settings["fmax"], done=done)
     return [reports[number] for number in range(len(tasks))]
+
+
+def _need_matplotlib() -> None:
+    """Before anything is computed, see that the profile can be drawn at the end."""
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise InputError(
+            'the energy profile needs the package "matplotlib", not installed: pip install "polyad[train]"'
+        )
 
 
 def _folder(out: Path | None, structures: list[Path], guess: Path | None) -> Path:

@@ -139,3 +139,8 @@ def test_refuses_elements_of_no_model_and_empty_folders(run, ends: Path, model_f
     (ends / "half").mkdir()
     write("half/a-product.xyz", HCN)
     assert "a-product.xyz: has no other end" in run.refused("ts", "half", "--model", model_file)
+
+
+def test_a_missing_matplotlib_is_known_before_anything_is_computed(run, ends: Path, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert 'needs the package "matplotlib", not installed' in run.refused("ts", "hcn.xyz", "hnc.xyz")
