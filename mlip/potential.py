@@ -142,12 +142,13 @@ class Potential(nn.Module):
         graph = self._prepared(graph)
         pairs = None if hessian_of is None else self._pairs(graph, hessian_of)
         differentiate = forces or stress
+        keep = create_graph or (torch.is_grad_enabled() and self.training)
         with torch.set_grad_enabled(differentiate or torch.is_grad_enabled()):
             vectors = graph.edge_vectors()
             edges = (graph.atomic_numbers, graph.senders, graph.receivers)
             by_hand = None
-            if differentiate and not create_graph:
-                by_hand = self.model.energy_and_gradient(*edges, vectors)
+            if differentiate:
+                by_hand = self.model.energy_and_gradient(*edges, vectors, for_weights=keep)
             if by_hand is not None:
                 output, gradient = by_hand
                 terms = self._terms(edges, vectors, pairs)[1] if pairs is not None else None
@@ -171,7 +172,7 @@ class Potential(nn.Module):
         if novelty and self.domain is not None:
             species = self.model.species_index.index_select(0, graph.atomic_numbers)
             result["novelty"] = self.domain(output["node_features"].detach(), species)
-        if not create_graph and not (torch.is_grad_enabled() and self.training):
+        if not keep:
             result = {key: value.detach() for key, value in result.items()}
         return result
 

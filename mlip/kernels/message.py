@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mlip.kernels import reference
 from mlip.kernels.library import SUFFIX, MessageShape, load_library, usable
@@ -206,3 +207,50 @@ def message(
     if not (supported(a, table, beta) and usable()):
         return reference.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)
     return torch.ops.mlip.message(a, y, beta, table, weight, row, senders, receivers, num_receivers)
+
+
+class _DualMessage(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, table: Tensor, tangents: tuple[Tensor, Tensor], fixed: Any) -> Tensor:
+        a, table, nodes = a.contiguous(), table.contiguous(), a.shape[1]
+        (dy, dbeta), (y, beta, *others) = tangents, fixed
+        z = a.new_empty(2, nodes, others[0].shape[0], a.shape[3])
+        operands = [a[0], y, beta, table, *others]
+        _call("message_dual", nodes, (_tangent(a), dy, dbeta), operands, (z[0], z[1]))
+        ctx.save_for_backward(a, table)
+        ctx.tangents, ctx.fixed = tangents, fixed
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (a, table), (dy, dbeta), (y, beta, *others) = ctx.saved_tensors, ctx.tangents, ctx.fixed
+        g, ga, gtable = g.contiguous(), torch.empty_like(a), torch.empty_like(table)
+        first = (g[0], g[1], _tangent(a), dy, dbeta)
+        operands = [a[0], y, beta, table, *others]
+        _call("message_dual_backward", a.shape[1], first, operands, (ga[0], _tangent(ga), gtable))
+        return ga, gtable, None, None
+
+
+def _tangent(a: Tensor) -> Tensor | None:
+    return a[1] if a.shape[0] == 2 else None
+
+
+def dual_message(
+    a: Float[Tensor, "dual nodes a_points channels"],
+    y: Float[Tensor, "2 edges harmonics"],
+    beta: Float[Tensor, "2 edges basis"],
+    table: Float[Tensor, "rows degrees channels"],
+    weight: Float[Tensor, "points harmonics"],
+    row: Int[Tensor, " edges"],
+    senders: Int[Tensor, " edges"],
+    receivers: Int[Tensor, " edges"],
+) -> Float[Tensor, "2 nodes points channels"]:
+    """`message`, and its derivative along the tangents of features, harmonics and radial basis.
+
+    The first axis holds value and tangent; features may come without a tangent, which is then zero.
+    Differentiable once, by features and table; for the compiled CPU kernel only.
+    """
+    fixed = [t.contiguous() for t in (y[0], beta[0], weight, row, senders, receivers)]
+    z: Tensor = _DualMessage.apply(a, table, (y[1].contiguous(), beta[1].contiguous()), fixed)
+    return z

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mlip.kernels import reference
 from mlip.kernels.library import SUFFIX, SphereShape, load_library, usable
@@ -182,3 +183,42 @@ def sphere_product(
     if not (supported(a, scale, from_points) and usable()):
         return reference.sphere_product(a, scale, weight, to_points, from_points, species)
     return torch.ops.mlip.sphere_product(a, scale, weight, to_points, from_points, species)
+
+
+class _DualSphereProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, scale: Tensor, weight: Tensor, fixed: list[Tensor]) -> Tensor:
+        a, scale, weight = (t.contiguous() for t in (a, scale, weight))
+        out = a.new_empty(2, a.shape[1], fixed[1].shape[0], a.shape[3])
+        _call("sphere_product_dual", (a[1],), [a[0], scale, weight, *fixed], (out[0], out[1]))
+        ctx.save_for_backward(a, scale, weight)
+        ctx.fixed = fixed
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        a, scale, weight = ctx.saved_tensors
+        g, ga, gscale, gweight = g.contiguous(), *(torch.empty_like(t) for t in (a, scale, weight))
+        outputs = (ga[0], ga[1], gscale, gweight)
+        operands = [a[0], scale, weight, *ctx.fixed]
+        _call("sphere_product_dual_backward", (g[0], g[1], a[1]), operands, outputs)
+        return ga, gscale, gweight, None
+
+
+def dual_sphere_product(
+    a: Float[Tensor, "2 nodes harmonics channels"],
+    scale: Float[Tensor, "species_n correlation degrees channels"],
+    weight: Float[Tensor, "species_n correlation channels"],
+    to_points: Float[Tensor, "points harmonics"],
+    from_points: Float[Tensor, "harmonics_out points"],
+    species: Int[Tensor, " nodes"],
+) -> Float[Tensor, "2 nodes harmonics_out channels"]:
+    """`sphere_product`, and its derivative along the tangent of the features.
+
+    The first axis holds value and tangent. Differentiable once, by features, scale and weight; for the
+    compiled CPU kernel only.
+    """
+    fixed = [t.contiguous() for t in (to_points, from_points, species)]
+    out: Tensor = _DualSphereProduct.apply(a, scale, weight, fixed)
+    return out

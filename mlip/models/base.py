@@ -92,9 +92,14 @@ class Model(nn.Module):
         senders: Int[Tensor, " edges"],
         receivers: Int[Tensor, " edges"],
         edge_vectors: Float[Tensor, "edges 3"],
+        *,
+        for_weights: bool = False,
     ) -> tuple[dict[str, Tensor], Float[Tensor, "edges 3"]] | None:
         """What `forward` returns and the gradient of the summed `node_energy`, eV/Å, without autograd; None
-        where a model, its weights or the operands leave that to autograd."""
+        where a model or the operands leave that to autograd.
+
+        With `for_weights` energy and gradient can be differentiated once, by the weights, as a loss does;
+        otherwise they cannot be differentiated."""
         return None
 
     def hessian_terms(

@@ -30,6 +30,7 @@ from mlip.kernels.message import message
 from mlip.kernels.sphere_product import COMPILED_CORRELATIONS, COMPILED_DEGREES
 from mlip.models.adjoint import energy_and_gradient
 from mlip.models.base import Model, ModelConfig
+from mlip.models.tangent import differentiable_energy_and_gradient
 from mlip.nn.hessian_head import HessianHead, HessianTerms, Pairs, normalised
 from mlip.nn.linear import EquivariantLinear
 from mlip.nn.node_product import SphereProduct
@@ -365,8 +366,10 @@ class Polyad(Model):
         senders: Int[Tensor, " edges"],
         receivers: Int[Tensor, " edges"],
         edge_vectors: Float[Tensor, "edges 3"],
+        *,
+        for_weights: bool = False,
     ) -> tuple[dict[str, Tensor], Float[Tensor, "edges 3"]] | None:
-        """See `Model.energy_and_gradient`: by hand for factored products on frozen weights."""
+        """See `Model.energy_and_gradient`: by hand for factored products."""
         config = self.config
         covered = config.correlation in COMPILED_CORRELATIONS and config.lmax + 1 in COMPILED_DEGREES
         if not covered or config.product == "cg":
@@ -374,7 +377,10 @@ class Polyad(Model):
         traced = type(edge_vectors) is not Tensor or _get_current_dispatch_mode() is not None
         if traced or edge_vectors.device.type != "cpu" or not usable():
             return None
-        if edge_vectors.requires_grad or any(w.requires_grad for w in self._weights):
+        if edge_vectors.requires_grad:
             return None
+        graph = (atomic_numbers, senders, receivers, edge_vectors)
+        if for_weights:
+            return differentiable_energy_and_gradient(self, self._weights, graph)
         with torch.no_grad():
-            return energy_and_gradient(self, atomic_numbers, senders, receivers, edge_vectors)
+            return energy_and_gradient(self, *graph)

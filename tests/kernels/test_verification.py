@@ -29,6 +29,7 @@ def test_all_kernels_pass(each_instruction_set: str) -> None:
     assert result["instruction_set"] == each_instruction_set
     tested = {(r["kernel"], r["dtype"]) for r in result["kernels"]}
     names = {"message", "message of scalars", "sphere_product", "edge_basis"}
+    names |= {"message on dual numbers", "sphere_product on dual numbers"}
     assert tested == {(name, dtype) for name in names for dtype in ("float32", "float64")}
     for r in result["kernels"]:
         assert 0 < r["difference"] <= r["tolerance"] == TOLERANCE[getattr(torch, r["dtype"])]

@@ -63,6 +63,18 @@ extern "C" {
                                           T* gg, T* ga, T* gy, T* gbeta, T* gtable) {                     \
     return mlip::chosen.table->NAME.message_double_backward(s, da, dy, dbeta, dtable, g, a, y, beta,      \
                                                             table, weight, gg, ga, gy, gbeta, gtable);    \
+  }                                                                                                       \
+  int mlip_message_dual_##NAME(const MlipMessageShape* s, const T* da, const T* dy, const T* dbeta,       \
+                               const T* a, const T* y, const T* beta, const T* table, const T* weight,    \
+                               T* z, T* dz) {                                                             \
+    return mlip::chosen.table->NAME.message_dual(s, da, dy, dbeta, a, y, beta, table, weight, z, dz);     \
+  }                                                                                                       \
+  int mlip_message_dual_backward_##NAME(const MlipMessageShape* s, const T* gz, const T* gdz,             \
+                                        const T* da, const T* dy, const T* dbeta, const T* a, const T* y, \
+                                        const T* beta, const T* table, const T* weight, T* ga, T* gda,    \
+                                        T* gtable) {                                                      \
+    return mlip::chosen.table->NAME.message_dual_backward(s, gz, gdz, da, dy, dbeta, a, y, beta, table,   \
+                                                          weight, ga, gda, gtable);                       \
   }
 
 #define MLIP_DEFINE_SPHERE(T, NAME)                                                                        \
@@ -82,6 +94,16 @@ extern "C" {
     return mlip::chosen.table->NAME.sphere_product_double_backward(s, da, dscale, dweight, g, a, scale,   \
                                                                    weight, to, from, gg, ga, gscale,      \
                                                                    gweight);                              \
+  }                                                                                                       \
+  int mlip_sphere_product_dual_##NAME(const MlipSphereShape* s, const T* da, const T* a, const T* scale,  \
+                                      const T* weight, const T* to, const T* from, T* out, T* dout) {     \
+    return mlip::chosen.table->NAME.sphere_product_dual(s, da, a, scale, weight, to, from, out, dout);    \
+  }                                                                                                       \
+  int mlip_sphere_product_dual_backward_##NAME(                                                           \
+      const MlipSphereShape* s, const T* gout, const T* gdout, const T* da, const T* a, const T* scale,   \
+      const T* weight, const T* to, const T* from, T* ga, T* gda, T* gscale, T* gweight) {                \
+    return mlip::chosen.table->NAME.sphere_product_dual_backward(s, gout, gdout, da, a, scale, weight,    \
+                                                                 to, from, ga, gda, gscale, gweight);     \
   }
 
 #define MLIP_DEFINE_EDGES(T, NAME)                                                                         \

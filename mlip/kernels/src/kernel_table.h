@@ -13,11 +13,19 @@ struct Kernels {
                           T*, T*, T*, T*);
   int (*message_double_backward)(const MlipMessageShape*, const T*, const T*, const T*, const T*, const T*,
                                  const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*, T*);
+  int (*message_dual)(const MlipMessageShape*, const T*, const T*, const T*, const T*, const T*, const T*,
+                      const T*, const T*, T*, T*);
+  int (*message_dual_backward)(const MlipMessageShape*, const T*, const T*, const T*, const T*, const T*,
+                               const T*, const T*, const T*, const T*, const T*, T*, T*, T*);
   int (*sphere_product)(const MlipSphereShape*, const T*, const T*, const T*, const T*, const T*, T*);
   int (*sphere_product_backward)(const MlipSphereShape*, const T*, const T*, const T*, const T*, const T*,
                                  const T*, T*, T*, T*);
   int (*sphere_product_double_backward)(const MlipSphereShape*, const T*, const T*, const T*, const T*,
                                         const T*, const T*, const T*, const T*, const T*, T*, T*, T*, T*);
+  int (*sphere_product_dual)(const MlipSphereShape*, const T*, const T*, const T*, const T*, const T*,
+                             const T*, T*, T*);
+  int (*sphere_product_dual_backward)(const MlipSphereShape*, const T*, const T*, const T*, const T*, const T*,
+                                      const T*, const T*, const T*, T*, T*, T*, T*);
   int (*edge_basis)(const MlipEdgeShape*, const T*, T*, T*, int64_t*);
   int (*edge_basis_backward)(const MlipEdgeShape*, const T*, const T*, const T*, T*);
   int (*edge_basis_double_backward)(const MlipEdgeShape*, const T*, const T*, const T*, const T*, T*, T*, T*);

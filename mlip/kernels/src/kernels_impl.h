@@ -2,6 +2,7 @@
 #pragma once
 #include "edge_basis_impl.h"
 #include "kernel_table.h"
+#include "message_dual_impl.h"
 #include "message_second_impl.h"
 #include "sphere_product_impl.h"
 
@@ -9,14 +10,23 @@ namespace mlip {
 namespace MLIP_ISA {
 
 extern const KernelTable kernel_table;
-const KernelTable kernel_table = {
-    {message<float>, message_backward<float>, message_double_backward<float>, sphere_product<float>,
-     sphere_product_backward<float>, sphere_product_double_backward<float>, edge_basis<float>,
-     edge_basis_backward<float>, edge_basis_double_backward<float>},
-    {message<double>, message_backward<double>, message_double_backward<double>, sphere_product<double>,
-     sphere_product_backward<double>, sphere_product_double_backward<double>, edge_basis<double>,
-     edge_basis_backward<double>, edge_basis_double_backward<double>},
+template <class T>
+constexpr Kernels<T> kernels = {
+    message<T>,
+    message_backward<T>,
+    message_double_backward<T>,
+    message_dual<T>,
+    message_dual_backward<T>,
+    sphere_product<T>,
+    sphere_product_backward<T>,
+    sphere_product_double_backward<T>,
+    sphere_product_dual<T>,
+    sphere_product_dual_backward<T>,
+    edge_basis<T>,
+    edge_basis_backward<T>,
+    edge_basis_double_backward<T>,
 };
+const KernelTable kernel_table = {kernels<float>, kernels<double>};
 
 }  // namespace MLIP_ISA
 }  // namespace mlip

@@ -5,6 +5,8 @@
 //   w[e,l,c] = sum over k of beta[e,k] * table[row[e]+k,l,c] (radial functions)
 //
 // It is linear in each of a, y, beta and table, so its derivatives are sums of the same form.
+// The dual kernels carry a tangent beside each value: dz is the derivative of z along da, dy and dbeta
+// (a missing da is zero).
 // All arrays are dense and row-major. Edges are sorted by receiver.
 #pragma once
 #include <cstdint>
@@ -38,7 +40,14 @@ struct MlipMessageShape {
   MLIP_API int mlip_message_double_backward_##NAME(const MlipMessageShape*, const T* da, const T* dy,         \
                                           const T* dbeta, const T* dtable, const T* g, const T* a,   \
                                           const T* y, const T* beta, const T* table,                 \
-                                          const T* weight, T* gg, T* ga, T* gy, T* gbeta, T* gtable);
+                                          const T* weight, T* gg, T* ga, T* gy, T* gbeta, T* gtable); \
+  MLIP_API int mlip_message_dual_##NAME(const MlipMessageShape*, const T* da, const T* dy,                    \
+                               const T* dbeta, const T* a, const T* y, const T* beta,                \
+                               const T* table, const T* weight, T* z, T* dz);                        \
+  MLIP_API int mlip_message_dual_backward_##NAME(const MlipMessageShape*, const T* gz, const T* gdz,          \
+                                        const T* da, const T* dy, const T* dbeta, const T* a,        \
+                                        const T* y, const T* beta, const T* table,                   \
+                                        const T* weight, T* ga, T* gda, T* gtable);
 
 MLIP_DECLARE(float, f32)
 MLIP_DECLARE(double, f64)

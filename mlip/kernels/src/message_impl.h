@@ -11,9 +11,19 @@
 namespace mlip {
 namespace MLIP_ISA {
 
-constexpr int kMaxBasis = 64;
+constexpr int kMaxBasis = 64, kMaxHarmonics = 25;
 
 inline int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
+
+// Sums the lanes of `count` vectors into `out`, W at a time.
+template <class T>
+inline void reduce_lanes(Vec<T>* v, int64_t count, T* out) {
+  constexpr int W = Simd<T>::W;
+  for (int64_t i = 0; i < count; i += W) {
+    for (int64_t j = count; j < i + W; j++) v[j] = Vec<T>{};
+    store<T>(out + i, lane_sums<T>(v + i));
+  }
+}
 
 // The angular factor, transposed and padded, and whether each point sees one degree only.
 template <class T>
@@ -60,13 +70,17 @@ struct Factor {
   // gy[lm] from gb[l, q], the adjoint of `angular`.
   void angular_adjoint(const T* gb, T* gy) const {
     constexpr int W = Simd<T>::W;
+    Vec<T> sums[kMaxHarmonics + W];
     for (int64_t l = 0; l < degrees; l++)
       for (int64_t i = l * l; i < (l + 1) * (l + 1); i++) {
         Vec<T> sum = {};
         for (int64_t p = 0; p < padded; p += W)
           sum += load<T>(&transposed[i * padded + p]) * load<T>(gb + (pure ? 0 : l * padded) + p);
-        gy[i] = lane_sum<T>(sum);
+        sums[i] = sum;
       }
+    T rounded[kMaxHarmonics + W];
+    reduce_lanes<T>(sums, harmonics, rounded);
+    std::copy(rounded, rounded + harmonics, gy);
   }
 };
 
@@ -128,6 +142,30 @@ inline void radial(const T* beta, const T* table, int64_t basis, int64_t channel
     for (int l = 0; l < L; l++) w[l].add(Block<T, NV>::read(table + (k * L + l) * channels, part), beta[k]);
 }
 
+// The gradient of the radial table from that of each edge's radial functions, gtable[row + k] = sum of
+// beta[k] gw + dbeta[k] gdw. Each thread takes its part of every row and all edges in their order: no private
+// copies of the table, and the same numbers on any number of threads.
+template <class T>
+void table_gradient(const MlipMessageShape& s, const T* beta, const T* gw, const T* dbeta, const T* gdw,
+                    T* gtable) {
+  constexpr int W = Simd<T>::W;
+  const int64_t row_size = s.degrees * s.channels, vectors = round_up(row_size, W) / W;
+  const int64_t limit = s.threads > 0 ? s.threads : omp_get_max_threads();
+  const int64_t parts = s.edges > kChunk ? std::min(limit, vectors) : 1;
+#pragma omp parallel for schedule(static) num_threads(int(parts)) if (parts > 1)
+  for (int64_t i = 0; i < parts; i++) {
+    const int64_t first = vectors * i / parts * W, last = std::min(row_size, vectors * (i + 1) / parts * W);
+    for (int64_t r = 0; r < s.rows; r++) std::fill(gtable + r * row_size + first, gtable + r * row_size + last, T(0));
+    for (int64_t e = 0; e < s.edges; e++)
+      for (int64_t k = 0; k < s.basis; k++) {
+        const T value = beta[e * s.basis + k], tangent = dbeta ? dbeta[e * s.basis + k] : T(0);
+        T* __restrict to = gtable + (s.row[e] + k) * row_size;
+        const T *__restrict from = gw + e * row_size, *__restrict dfrom = dbeta ? gdw + e * row_size : from;
+        for (int64_t c = first; c < last; c++) to[c] += from[c] * value + dfrom[c] * tangent;
+      }
+  }
+}
+
 template <class T>
 struct Message {
   const MlipMessageShape& s;
@@ -148,6 +186,11 @@ struct Message {
   template <int L, bool PURE>
   void backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const;
   template <int L, bool PURE>
+  void dual_forward(const T* da, const T* dy, const T* dbeta, T* z, T* dz) const;
+  template <int L, bool PURE>
+  void dual_backward(const T* gz, const T* gdz, const T* da, const T* dy, const T* dbeta, T* ga, T* gda,
+                     T* gtable) const;
+  template <int L, bool PURE>
   void double_backward_nodes(const T* da, const T* dy, const T* dbeta, const T* dtable, T* gg) const;
   template <int L, bool PURE>
   void double_backward(const T* da, const T* dy, const T* dbeta, const T* dtable, const T* g, T* ga,
@@ -157,7 +200,7 @@ struct Message {
 template <class T>
 template <int L, bool PURE>
 void Message<T>::forward(T* z) const {
-  const Rows rows = receiver_rows(s, kFineChunk);
+  const Rows rows = receiver_rows(s, kChunk);
   parallel_chunks(rows, s.receivers_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(L * factor.padded);
     for (int64_t n = first; n < last; n++) {
@@ -191,27 +234,17 @@ void Message<T>::forward(T* z) const {
   });
 }
 
-// Sums the lanes of `count` vectors into `out`, W at a time.
-template <class T>
-inline void reduce_lanes(Vec<T>* v, int64_t count, T* out) {
-  constexpr int W = Simd<T>::W;
-  for (int64_t i = 0; i < count; i += W) {
-    for (int64_t j = count; j < i + W; j++) v[j] = Vec<T>{};
-    store<T>(out + i, lane_sums<T>(v + i));
-  }
-}
-
 template <class T>
 template <int L, bool PURE>
 void Message<T>::backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const {
-  const Rows rows = sender_rows(s, gtable ? kTableChunk : kFineChunk);
-  const int64_t nb = PURE ? 1 : L, table_size = s.rows * L * s.channels;
-  Partials<T> partials(gtable ? table_size : 0, rows.chunks);
-  parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t chunk, int64_t first, int64_t last) {
+  const Rows rows = sender_rows(s, kChunk);
+  const int64_t nb = PURE ? 1 : L;
+  Scratch<T> radial_gradient(gtable ? s.edges * L * s.channels : 0);
+  parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(nb * factor.padded), gb(round_up(nb * factor.padded, Simd<T>::W));
     std::vector<T> gbeta_row(round_up(kMaxBasis, Simd<T>::W));
     AlignedBuffer<Vec<T>> gb_lanes(nb * factor.padded + Simd<T>::W), gbeta_lanes(kMaxBasis + Simd<T>::W);
-    T* gp = partials.at(chunk);
+    T* gw_all = radial_gradient.data();
     for (int64_t n = first; n < last; n++) {
       T* gan = ga + n * node_a;
       std::fill(gan, gan + node_a, T(0));
@@ -252,13 +285,9 @@ void Message<T>::backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const {
             for (int l = 0; l < L; l++) {
               const int64_t at = (k * L + l) * s.channels;
               gbeta_lanes[k] += gw[l].dot(B::read(p + at, part));
-              if (gp) {
-                T* to = gp + table_offset(e) + c + at;
-                B sum = B::read(to, part);
-                sum.add(gw[l], beta[e * s.basis + k]);
-                sum.write(to, part);
-              }
             }
+          if (gw_all)
+            for (int l = 0; l < L; l++) gw[l].write(gw_all + (e * L + l) * channels + c, part);
         });
         reduce_lanes<T>(gb_lanes.data(), nb * factor.padded, gb.data());
         reduce_lanes<T>(gbeta_lanes.data(), s.basis, gbeta_row.data());
@@ -267,7 +296,27 @@ void Message<T>::backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const {
       }
     }
   });
-  if (gtable) partials.sum_into(gtable, s.threads);
+  if (gtable) table_gradient<T>(s, beta, radial_gradient.data(), nullptr, nullptr, gtable);
+}
+
+// Chooses the compiled case for a factor and a number of degrees; 1 where there is none.
+template <class T, class F>
+int dispatch(const Message<T>& m, F&& call) {
+  if (m.s.basis > kMaxBasis) return 1;
+#define MLIP_CASE(L)                                                                          \
+  case L:                                                                                     \
+    if (m.factor.pure) call(std::integral_constant<int, L>{}, std::true_type{});              \
+    else call(std::integral_constant<int, L>{}, std::false_type{});                           \
+    return 0;
+  switch (m.s.degrees) {
+    MLIP_CASE(1)
+    MLIP_CASE(2)
+    MLIP_CASE(3)
+    MLIP_CASE(4)
+    MLIP_CASE(5)
+  }
+#undef MLIP_CASE
+  return 1;
 }
 
 }  // namespace MLIP_ISA

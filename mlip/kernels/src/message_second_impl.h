@@ -1,4 +1,4 @@
-// Second derivatives of the message operator, and the entry points; included by kernels_impl.h only.
+// Second derivatives of the message operator, and the entry points of the three; included by kernels_impl.h only.
 #pragma once
 #include "message_impl.h"
 
@@ -10,7 +10,7 @@ template <class T>
 template <int L, bool PURE>
 void Message<T>::double_backward_nodes(const T* da, const T* dy, const T* dbeta, const T* dtable,
                                        T* gg) const {
-  const Rows rows = receiver_rows(s, kFineChunk);
+  const Rows rows = receiver_rows(s, kChunk);
   const int64_t nb = PURE ? 1 : L;
   parallel_chunks(rows, s.receivers_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(nb * factor.padded), db(nb * factor.padded, T(0));
@@ -58,14 +58,14 @@ template <class T>
 template <int L, bool PURE>
 void Message<T>::double_backward(const T* da, const T* dy, const T* dbeta, const T* dtable, const T* g,
                                  T* ga, T* gy, T* gbeta, T* gtable) const {
-  const Rows rows = sender_rows(s, gtable ? kTableChunk : kFineChunk);
-  const int64_t nb = PURE ? 1 : L, table_size = s.rows * L * s.channels;
-  Partials<T> partials(gtable ? table_size : 0, rows.chunks);
-  parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t chunk, int64_t first, int64_t last) {
+  const Rows rows = sender_rows(s, kChunk);
+  const int64_t nb = PURE ? 1 : L, radial_size = gtable ? s.edges * L * s.channels : 0;
+  Scratch<T> radial_gradient(radial_size), radial_tangent(dbeta ? radial_size : 0);
+  parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(nb * factor.padded), db(nb * factor.padded, T(0)), gb(nb * factor.padded + Simd<T>::W);
     std::vector<T> gbeta_row(round_up(kMaxBasis, Simd<T>::W));
     AlignedBuffer<Vec<T>> gb_lanes(nb * factor.padded + Simd<T>::W), gbeta_lanes(kMaxBasis + Simd<T>::W);
-    T* gp = partials.at(chunk);
+    T *gw_all = radial_gradient.data(), *gdw_all = radial_tangent.data();
     for (int64_t n = first; n < last; n++) {
       T* gan = ga + n * node_a;
       std::fill(gan, gan + node_a, T(0));
@@ -115,13 +115,11 @@ void Message<T>::double_backward(const T* da, const T* dy, const T* dbeta, const
               const int64_t kl = at + (k * L + l) * s.channels;
               gbeta_lanes[k] += gw[l].dot(B::read(table + kl, part));
               if (dtable) gbeta_lanes[k] += gdw[l].dot(B::read(dtable + kl, part));
-              if (gp) {
-                B sum = B::read(gp + kl, part);
-                sum.add(gw[l], beta[e * s.basis + k]);
-                if (dbeta) sum.add(gdw[l], dbeta[e * s.basis + k]);
-                sum.write(gp + kl, part);
-              }
             }
+          for (int l = 0; l < L; l++) {
+            if (gw_all) gw[l].write(gw_all + (e * L + l) * channels + c, part);
+            if (gdw_all) gdw[l].write(gdw_all + (e * L + l) * channels + c, part);
+          }
         });
         reduce_lanes<T>(gb_lanes.data(), nb * factor.padded, gb.data());
         reduce_lanes<T>(gbeta_lanes.data(), s.basis, gbeta_row.data());
@@ -130,27 +128,7 @@ void Message<T>::double_backward(const T* da, const T* dy, const T* dbeta, const
       }
     }
   });
-  if (gtable) partials.sum_into(gtable, s.threads);
-}
-
-// Chooses the compiled case for a factor and a number of degrees; 1 where there is none.
-template <class T, class F>
-int dispatch(const Message<T>& m, F&& call) {
-  if (m.s.basis > kMaxBasis) return 1;
-#define MLIP_CASE(L)                                                                          \
-  case L:                                                                                     \
-    if (m.factor.pure) call(std::integral_constant<int, L>{}, std::true_type{});              \
-    else call(std::integral_constant<int, L>{}, std::false_type{});                           \
-    return 0;
-  switch (m.s.degrees) {
-    MLIP_CASE(1)
-    MLIP_CASE(2)
-    MLIP_CASE(3)
-    MLIP_CASE(4)
-    MLIP_CASE(5)
-  }
-#undef MLIP_CASE
-  return 1;
+  if (gtable) table_gradient<T>(s, beta, radial_gradient.data(), dbeta, radial_tangent.data(), gtable);
 }
 
 template <class T>

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
 #include <vector>
 
 #include "message.h"
@@ -19,8 +20,7 @@ struct Rows {
   int64_t chunks = 1;
 };
 
-// Edges per chunk: few, or more where each chunk carries a private copy of the radial table.
-constexpr int64_t kFineChunk = 48, kTableChunk = 384;
+constexpr int64_t kChunk = 48;  // edges of a chunk
 
 inline int64_t chunk_count(int64_t edges, int64_t size) { return std::clamp<int64_t>(edges / size, 1, 64); }
 
@@ -85,6 +85,17 @@ class AlignedBuffer {
  private:
   size_t size_;
   V* data_;
+};
+
+// Room for numbers that are all written before they are read; null where there are none.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(size_t n) : data_(n ? new T[n] : nullptr) {}
+  T* data() { return data_.get(); }
+
+ private:
+  std::unique_ptr<T[]> data_;
 };
 
 // One private sum per chunk, added in chunk order.

@@ -59,12 +59,6 @@ inline Vec<T> lane_sums(Vec<T>* v) {
     for (int i = 0; i < n / 2; i++) v[i] = pair_add(v[2 * i], v[2 * i + 1]);
   return v[0];
 }
-template <class T>
-inline T lane_sum(Vec<T> v) {
-  T s = 0;
-  for (int i = 0; i < Simd<T>::W; i++) s += v[i];
-  return s;
-}
 
 }  // namespace MLIP_ISA
 }  // namespace mlip

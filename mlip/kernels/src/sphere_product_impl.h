@@ -26,20 +26,27 @@ struct DualOperand {
     return {load<T>(value + at), tangent ? load<T>(tangent + at) : Vec<T>{}};
   }
 };
+// The derivative that a backward pass is run for: its result, or on dual numbers the tangent of it.
 template <class T>
 inline Vec<T> wanted(Vec<T> x) { return x; }
 template <class T>
 inline Vec<T> wanted(Dual<Vec<T>> x) { return x.d; }
-template <class T>
-inline void lift(Vec<T>& out, Vec<T> x) { out = x; }
-template <class T>
-inline void lift(Dual<Vec<T>>& out, Vec<T> x) { out = {x, Vec<T>{}}; }
 
 template <class T>
 inline void write(T* p, Vec<T> x, int part) {
   if (part) store_part<T>(p, x, part);
   else store<T>(p, x);
 }
+// Where results go; what is not asked for is null.
+template <class T>
+struct Results {
+  T *value, *tangent;
+  void write_at(int64_t at, Vec<T> x, int part) const { write<T>(value + at, x, part); }
+  void write_at(int64_t at, Dual<Vec<T>> x, int part) const {
+    if (value) write<T>(value + at, x.v, part);
+    if (tangent) write<T>(tangent + at, x.d, part);
+  }
+};
 template <class T>
 inline void accumulate(T* p, Vec<T> x, int part) {
   if (part) store_part<T>(p, load_part<T>(p, part) + x, part);
@@ -76,7 +83,7 @@ inline void evaluate(const V* a, const V (&scale)[J][L], const T* to, V (&by_deg
 
 template <class T, int J, int L, class Operand>
 void sphere_forward(const MlipSphereShape& s, Operand a, Operand scale, Operand weight, const T* to,
-                    const T* from, T* out) {
+                    const T* from, Results<T> out) {
   using V = typename Operand::V;
   constexpr int D = L * L, W = Simd<T>::W;
   const int64_t C = s.channels;
@@ -95,14 +102,14 @@ void sphere_forward(const MlipSphereShape& s, Operand a, Operand scale, Operand 
           for (int64_t k = 0; k < s.harmonics_out; k++) add_scaled(sum[k], product, from[k * s.points + q]);
         }
         for (int64_t k = 0; k < s.harmonics_out; k++)
-          write<T>(out + (n * s.harmonics_out + k) * C + c, wanted<T>(sum[k]), part);
+          out.write_at((n * s.harmonics_out + k) * C + c, sum[k], part);
       }
   });
 }
 
 template <class T, int J, int L, class Operand>
-void sphere_backward(const MlipSphereShape& s, const T* g, Operand a, Operand scale, Operand weight, const T* to,
-                     const T* from, T* ga, T* gscale, T* gweight) {
+void sphere_backward(const MlipSphereShape& s, Operand g, Operand a, Operand scale, Operand weight, const T* to,
+                     const T* from, Results<T> ga, T* gscale, T* gweight) {
   using V = typename Operand::V;
   constexpr int D = L * L, W = Simd<T>::W;
   const int64_t C = s.channels;
@@ -115,23 +122,16 @@ void sphere_backward(const MlipSphereShape& s, const T* g, Operand a, Operand sc
       for (int64_t c = 0; c < C; c += W) {
         const int part = int(C - c < W ? C - c : 0);
         const SphereParameters<T, J, L, Operand> p(scale, weight, s.species[n], C, c, part);
-        V an[D], gan[D] = {}, gs[J][L] = {}, gw[J] = {};
-        Vec<T> gn[D];
+        V an[D], gan[D] = {}, gn[D], gs[J][L] = {}, gw[J] = {};
         for (int i = 0; i < D; i++) an[i] = a.read((n * D + i) * C + c, part);
-        for (int64_t k = 0; k < s.harmonics_out; k++) {
-          const T* at = g + (n * s.harmonics_out + k) * C + c;
-          gn[k] = part ? load_part<T>(at, part) : load<T>(at);
-        }
+        for (int64_t k = 0; k < s.harmonics_out; k++) gn[k] = g.read((n * s.harmonics_out + k) * C + c, part);
         for (int64_t q = 0; q < s.points; q++) {
           V by_degree[L], f[J], u[J];
           evaluate<J, L>(an, p.scale, to + q * D, by_degree, f);
           u[J - 1] = p.weight[J - 1];
           for (int j = J - 2; j >= 0; j--) u[j] = p.weight[j] + f[j + 1] * u[j + 1];
-          Vec<T> gp = {};
-          for (int64_t k = 0; k < s.harmonics_out; k++) gp += gn[k] * from[k * s.points + q];
-          V gu;
-          lift<T>(gu, gp);
-          V gdegree[L] = {};
+          V gu = {}, gdegree[L] = {};
+          for (int64_t k = 0; k < s.harmonics_out; k++) add_scaled(gu, gn[k], from[k * s.points + q]);
           for (int j = 0; j < J; j++) {
             const V gf = gu * u[j];
             gu = gu * f[j];
@@ -145,7 +145,7 @@ void sphere_backward(const MlipSphereShape& s, const T* g, Operand a, Operand sc
           for (int l = 0; l < L; l++)
             for (int i = l * l; i < (l + 1) * (l + 1); i++) add_scaled(gan[i], gdegree[l], row[i]);
         }
-        for (int i = 0; i < D; i++) write<T>(ga + (n * D + i) * C + c, wanted<T>(gan[i]), part);
+        for (int i = 0; i < D; i++) ga.write_at((n * D + i) * C + c, gan[i], part);
         if (!parameters) continue;
         for (int j = 0; j < J; j++) {
           const int64_t at = s.species[n] * J + j;
@@ -181,7 +181,7 @@ int sphere_product(const MlipSphereShape* s, const T* a, const T* scale, const T
                    const T* from, T* out) {
   return dispatch_sphere(*s, [&](auto j, auto l) {
     using P = PlainOperand<T>;
-    sphere_forward<T, j.value, l.value>(*s, P{a}, P{scale}, P{weight}, to, from, out);
+    sphere_forward<T, j.value, l.value>(*s, P{a}, P{scale}, P{weight}, to, from, {out, nullptr});
   });
 }
 
@@ -190,7 +190,8 @@ int sphere_product_backward(const MlipSphereShape* s, const T* g, const T* a, co
                             const T* to, const T* from, T* ga, T* gscale, T* gweight) {
   return dispatch_sphere(*s, [&](auto j, auto l) {
     using P = PlainOperand<T>;
-    sphere_backward<T, j.value, l.value>(*s, g, P{a}, P{scale}, P{weight}, to, from, ga, gscale, gweight);
+    const Results<T> out{ga, nullptr};
+    sphere_backward<T, j.value, l.value>(*s, P{g}, P{a}, P{scale}, P{weight}, to, from, out, gscale, gweight);
   });
 }
 
@@ -200,9 +201,32 @@ int sphere_product_double_backward(const MlipSphereShape* s, const T* da, const 
                                    const T* from, T* gg, T* ga, T* gscale, T* gweight) {
   return dispatch_sphere(*s, [&](auto j, auto l) {
     using P = DualOperand<T>;
-    const P pa{a, da}, ps{scale, dscale}, pw{weight, dweight};
-    sphere_forward<T, j.value, l.value>(*s, pa, ps, pw, to, from, gg);
-    sphere_backward<T, j.value, l.value>(*s, g, pa, ps, pw, to, from, ga, gscale, gweight);
+    const P pg{g, nullptr}, pa{a, da}, ps{scale, dscale}, pw{weight, dweight};
+    sphere_forward<T, j.value, l.value>(*s, pa, ps, pw, to, from, {nullptr, gg});
+    sphere_backward<T, j.value, l.value>(*s, pg, pa, ps, pw, to, from, {nullptr, ga}, gscale, gweight);
+  });
+}
+
+template <class T>
+int sphere_product_dual(const MlipSphereShape* s, const T* da, const T* a, const T* scale, const T* weight,
+                        const T* to, const T* from, T* out, T* dout) {
+  return dispatch_sphere(*s, [&](auto j, auto l) {
+    using P = DualOperand<T>;
+    const P ps{scale, nullptr}, pw{weight, nullptr};
+    sphere_forward<T, j.value, l.value>(*s, P{a, da}, ps, pw, to, from, {out, dout});
+  });
+}
+
+// With J the Jacobian at a: gda = J' gdout, and ga = J' gout + d(J' gdout) along da, which is what the backward
+// pass gives for the dual number gdout + gout eps.
+template <class T>
+int sphere_product_dual_backward(const MlipSphereShape* s, const T* gout, const T* gdout, const T* da,
+                                 const T* a, const T* scale, const T* weight, const T* to, const T* from,
+                                 T* ga, T* gda, T* gscale, T* gweight) {
+  return dispatch_sphere(*s, [&](auto j, auto l) {
+    using P = DualOperand<T>;
+    const P pg{gdout, gout}, ps{scale, nullptr}, pw{weight, nullptr};
+    sphere_backward<T, j.value, l.value>(*s, pg, P{a, da}, ps, pw, to, from, {gda, ga}, gscale, gweight);
   });
 }
 
