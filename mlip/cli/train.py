@@ -23,7 +23,12 @@ def train(
             show_default=False,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Continue an interrupted run, or a finished one with more `max_epochs`."
+        ),
+    ] = False,
 ) -> None:
     """Train a potential on labelled structures.
 

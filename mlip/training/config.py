@@ -260,6 +260,7 @@ class TrainConfig(Section):
 
 MAY_CHANGE_ON_RESUME = frozenset(
     {
+        "max_epochs",
         "max_time",
         "stop_after",
         "early_stopping",
@@ -276,7 +277,8 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "relaxation_metrics",
     }
 )
-"""Keys that a resumed run may change: none of them alters the weights that an epoch ends with."""
+"""Keys that a resumed run may change. Only `max_epochs` alters the weights that an epoch ends with: learning
+rate and loss weights follow the new length from where the run is."""
 
 
 def dump(config: TrainConfig) -> dict[str, Any]:

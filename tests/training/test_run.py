@@ -109,6 +109,17 @@ def test_resume_of_a_finished_run_only_reports(
     assert state_differences(tmp_path / "old", tmp_path / "run") == []
 
 
+def test_a_finished_run_goes_on(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    first = train(settings, max_epochs=1)
+    assert (first.finished, first.epoch) == (True, 1)
+    second = train(settings, max_epochs=3, resume=True)
+    assert (second.finished, second.epoch) == (True, 3)
+    assert "3 epochs instead of 1" in capsys.readouterr().err
+    assert second.metrics["train"]["forces_rmse"] < first.metrics["train"]["forces_rmse"]
+    shorter = train(settings, max_epochs=2, resume=True)
+    assert (shorter.finished, shorter.epoch) == (True, 3)
+
+
 def test_out_of_time_in_the_middle_of_an_epoch(
     settings: dict[str, Any], tmp_path: Path, state_differences
 ) -> None:
