@@ -120,9 +120,7 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
         check_same_run(config, started_with)
         length = started_with["max_epochs"]
         if config.max_epochs != length:
-            say(
-                f"{config.max_epochs} epochs instead of {length}: learning rate and loss weights follow that from here"
-            )
+            say(f"{config.max_epochs} epochs instead of {length}; learning rate and loss weights follow")
     frozen = config.freeze == "backbone"
     labels = Labels.of(config.loss, frozen=frozen)
     no_use = frozen and max_weight(config.loss.hvp) == 0  # of frames without a Hessian
