@@ -124,7 +124,6 @@ class MLIPCalculator(Calculator):
         self._neighbors = SkinNeighbors(
             self.potential.cutoff,
             skin=self.parameters["skin"],
-            dtype=DTYPES[self.parameters["dtype"]],
             device=self.device,
         )
 

@@ -66,9 +66,7 @@ class BatchCalculator:
         self.max_atoms = max_atoms
         self.hessian_method: HessianMethod = hessian_method or self.potential.best_hessian_method()
         self._species = frozenset(self.potential.species)
-        self._neighbors = BatchNeighbors(
-            self.potential.cutoff, dtype=self.potential.dtype, device=self.potential.device
-        )
+        self._neighbors = BatchNeighbors(self.potential.cutoff, device=self.potential.device)
 
     def draft(self) -> BatchCalculator | None:
         """The same potential in single precision, about twice as fast, for what need not be exact; None if it

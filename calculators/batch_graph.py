@@ -31,18 +31,15 @@ class BatchNeighbors:
     stays with it, or for want of that with its place, and is reused as long as it is provably complete.
     """
 
-    def __init__(
-        self, cutoff: float, *, dtype: torch.dtype, device: torch.device | str, skin: float = 0.5
-    ) -> None:
+    def __init__(self, cutoff: float, *, device: torch.device | str, skin: float = 0.5) -> None:
         """Start with no lists.
 
         Args:
             cutoff: Radius of the graphs, Å.
-            dtype: Of positions, cell and shifts.
             device: Where the graphs live.
             skin: Added to the radius of the lists that are kept, Å.
         """
-        self.cutoff, self.skin, self.dtype, self.device = cutoff, skin, dtype, torch.device(device)
+        self.cutoff, self.skin, self.device = cutoff, skin, torch.device(device)
         self._of_place: dict[int, SkinNeighbors] = {}
         self._of_object: dict[int, SkinNeighbors] = {}
         self._sizes: tuple[int, ...] = ()
@@ -90,16 +87,16 @@ class BatchNeighbors:
             senders, receivers, shifts = senders[order], receivers[order], shifts[order]
         where = self.device
         return AtomGraph(
-            positions=torch.from_numpy(positions).to(device=where, dtype=self.dtype),
+            positions=torch.from_numpy(positions).to(where),
             atomic_numbers=torch.from_numpy(
                 np.concatenate([a.numbers for a in structures]).astype(np.int64)
             ).to(where),
-            cell=torch.from_numpy(np.stack([a.cell.array for a in structures])).to(where, self.dtype),
+            cell=torch.from_numpy(np.stack([a.cell.array for a in structures])).to(where),
             pbc=torch.from_numpy(np.stack([a.pbc for a in structures])).to(where),
             batch=torch.from_numpy(np.repeat(np.arange(len(structures)), sizes)).to(where),
             senders=torch.from_numpy(senders).to(where),
             receivers=torch.from_numpy(receivers).to(where),
-            shifts=torch.from_numpy(shifts).to(device=where, dtype=self.dtype),
+            shifts=torch.from_numpy(shifts).to(where, torch.float64),
         )
 
     def _molecules(

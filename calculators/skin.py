@@ -40,7 +40,6 @@ class SkinNeighbors:
         cutoff: float,
         *,
         skin: float,
-        dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
         """Start with no list.
@@ -48,12 +47,10 @@ class SkinNeighbors:
         Args:
             cutoff: Radius of the graphs, Å.
             skin: Added to the radius of the list, Å; 0 builds a new list for every structure that differs.
-            dtype: Of positions, cell and shifts.
             device: Where the graphs live.
         """
         self.cutoff = cutoff
         self.skin = skin
-        self.dtype = dtype
         self.device = torch.device(device)
         self.builds = 0
         """Number of lists built so far."""
@@ -70,7 +67,7 @@ class SkinNeighbors:
             self._build(atoms)
         assert self._list is not None
         listed = self._list
-        positions = torch.from_numpy(atoms.positions).to(device=self.device, dtype=self.dtype)
+        positions = torch.from_numpy(atoms.positions).to(device=self.device)
         cell = atoms.cell.array
         if not np.array_equal(cell, self._cell):
             self._set_cell(cell)
@@ -94,7 +91,7 @@ class SkinNeighbors:
         )
 
     def _build(self, atoms: Atoms) -> None:
-        self._list = build_graph(atoms, self.cutoff + self.skin, dtype=self.dtype).to(device=self.device)
+        self._list = build_graph(atoms, self.cutoff + self.skin).to(device=self.device)
         self.builds += 1
         self._numbers = atoms.numbers.copy()
         self._pbc = atoms.pbc.copy()
@@ -105,11 +102,11 @@ class SkinNeighbors:
     def _set_cell(self, cell: Float[NDArray[np.float64], "3 3"]) -> None:
         assert self._list is not None
         self._cell = cell.copy()
-        self._cell_tensor = torch.from_numpy(self._cell).to(device=self.device, dtype=self.dtype).unsqueeze(0)
+        self._cell_tensor = torch.from_numpy(self._cell).to(device=self.device).unsqueeze(0)
         shifts = self._list.shifts
         self._translations: Tensor | None = None
         if bool(shifts.any()):
-            self._translations = shifts.to(self.dtype) @ self._cell_tensor[0]
+            self._translations = shifts @ self._cell_tensor[0]
 
     def _complete(self, atoms: Atoms) -> bool:
         if not (np.array_equal(atoms.numbers, self._numbers) and np.array_equal(atoms.pbc, self._pbc)):

@@ -139,12 +139,12 @@ class Potential(nn.Module):
             options: dict[str, Any] = {"forces": forces, "stress": stress, "novelty": novelty}
             options |= {"hessian_of": hessian_of, "create_graph": create_graph}
             return _outside_inference(graph, lambda g: self.forward(g, **options))
-        graph = self._prepared(graph)
+        given, graph = graph, self._prepared(graph)
         pairs = None if hessian_of is None else self._pairs(graph, hessian_of)
         differentiate = forces or stress
         keep = create_graph or (torch.is_grad_enabled() and self.training)
         with torch.set_grad_enabled(differentiate or torch.is_grad_enabled()):
-            vectors = graph.edge_vectors()
+            vectors = given.edge_vectors().to(self.dtype)  # differences first: they lose less by rounding
             edges = (graph.atomic_numbers, graph.senders, graph.receivers)
             by_hand = None
             if differentiate:

@@ -18,7 +18,7 @@ from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
-from mlip.calculators import MLIPCalculator
+from mlip.calculators import BatchCalculator, MLIPCalculator
 from mlip.errors import InputError
 from mlip.neighbors import build_graph
 from mlip.potential import Potential
@@ -183,6 +183,19 @@ def test_single_precision_agrees_and_returns_doubles(potential: Potential) -> No
     np.testing.assert_allclose(single.get_forces(atoms), double.get_forces(atoms), atol=1e-4)
     assert single.get_potential_energy(atoms) == pytest.approx(double.get_potential_energy(atoms), abs=1e-4)
     assert single.get_potential_energy(atoms) != double.get_potential_energy(atoms)
+
+
+def test_single_precision_far_from_the_origin(potential: Potential) -> None:
+    """Differences of positions are taken in double precision, so that they do not drown in rounding."""
+    here = rattled_ethanol()
+    there = here.copy()
+    there.positions += 4096.0
+    calculator = MLIPCalculator(potential, dtype="float32")
+    near, far = (calculator.get_forces(atoms) for atoms in (here, there))
+    np.testing.assert_allclose(far, near, rtol=0, atol=2e-6 * np.abs(near).max())
+    batch = BatchCalculator(calculator.potential)
+    near, far = (e.forces for e in batch.evaluate([here, there]))
+    np.testing.assert_allclose(far, near, rtol=0, atol=2e-6 * np.abs(near).max())
 
 
 def test_the_given_potential_is_left_alone(potential: Potential) -> None:

@@ -55,7 +55,7 @@ def same_graph(structures: list[Atoms], neighbors: BatchNeighbors) -> None:
 @given(st.integers(0, 99), st.lists(st.integers(0, 14), min_size=1, max_size=8))
 def test_graph_is_that_of_each_structure_alone(seed: int, kinds: list[int]) -> None:
     """Also after the structures have moved a little, and changed places."""
-    neighbors = BatchNeighbors(CUTOFF, dtype=torch.float64, device="cpu")
+    neighbors = BatchNeighbors(CUTOFF, device="cpu")
     structures = scattered(seed, kinds)
     same_graph(structures, neighbors)
     for atoms in structures:
@@ -66,7 +66,7 @@ def test_graph_is_that_of_each_structure_alone(seed: int, kinds: list[int]) -> N
 
 
 def test_lists_stay_with_structures_and_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    neighbors = BatchNeighbors(CUTOFF, dtype=torch.float64, device="cpu")
+    neighbors = BatchNeighbors(CUTOFF, device="cpu")
     crystals = [bulk("Si", cubic=True), bulk("Si", cubic=True, a=5.3), bulk("Si", cubic=True, a=5.6)]
     structures = [crystals[0], molecule("H2O"), *crystals[1:]]
     neighbors.keep(structures)
