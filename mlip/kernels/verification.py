@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +22,25 @@ class KernelMismatch(RuntimeError):
     """A compiled kernel does not give the numbers of the reference."""
 
 
-def _cases(dtype: torch.dtype) -> list[tuple[str, Operator, Operator, list[Tensor], tuple[Any, ...], int]]:
-    """Small problems: name, compiled operator, reference, differentiable operands, other operands, highest
-    derivative that there is."""
-    generator = torch.Generator().manual_seed(20)
+class Case(NamedTuple):
+    """A small problem."""
+
+    name: str
+    compiled: Operator
+    oracle: Operator
+    operands: list[Tensor]
+    """To be differentiated by."""
+    others: tuple[Any, ...]
+    order: int = 2
+    """Highest derivative that there is."""
+
+
+def _cases(dtype: torch.dtype) -> list[Case]:
+    import mlip.kernels.edge_basis  # noqa: F401 (registers its operators)
+    from mlip.kernels.message import dual_message
+    from mlip.kernels.sphere_product import dual_sphere_product
+
+    generator, ops = torch.Generator().manual_seed(20), torch.ops.mlip
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
@@ -33,70 +48,55 @@ def _cases(dtype: torch.dtype) -> list[tuple[str, Operator, Operator, list[Tenso
     def index(high: int, n: int) -> Tensor:
         return torch.randint(0, high, (n,), generator=generator)
 
-    import mlip.kernels.edge_basis  # noqa: F401 (registers its operators)
-    from mlip.kernels.message import dual_message
-    from mlip.kernels.sphere_product import dual_sphere_product
-
     nodes, edges, channels, points, degrees, basis = 7, 40, 20, 9, 3, 6
     row, senders, receivers = index(10 - basis, edges), index(nodes, edges), index(nodes, edges).sort().values
-    graph = (row, senders, receivers, nodes)
-    operands = [
-        normal(nodes, points, channels),
-        normal(edges, degrees**2),
-        normal(edges, basis),
-        normal(10, degrees, channels),
-    ]
-    scalars = [normal(nodes, 1, channels), *operands[1:]]
-    sphere = [normal(nodes, degrees**2, channels), normal(2, 3, degrees, channels), normal(2, 3, channels)]
+    ends, weight, eye = (
+        (row, senders, receivers),
+        normal(points, degrees**2),
+        torch.eye(degrees**2, dtype=dtype),
+    )
+    y, beta, table = normal(2, edges, degrees**2), normal(2, edges, basis), normal(10, degrees, channels)
+    a, scalars = normal(2, nodes, points, channels), normal(nodes, 1, channels)
+    sphere = [normal(2, nodes, degrees**2, channels), normal(2, 3, degrees, channels), normal(2, 3, channels)]
     rule = (normal(points, degrees**2), normal(4, points), index(2, nodes))
-    ops = torch.ops.mlip
-    weight, y, beta = normal(points, degrees**2), normal(2, edges, degrees**2), normal(2, edges, basis)
-    dual = [normal(2, nodes, points, channels), operands[3]]
 
     def on_duals(operator: Operator) -> Operator:
-        return lambda a, table: operator(a, y, beta, table, weight, *graph[:3])
+        return lambda a, table: operator(a, y, beta, table, weight, *ends)
 
+    message, product = reference.message, reference.sphere_product
     return [
-        ("message", ops.message, reference.message, operands, (weight, *graph), 2),
-        (
-            "message of scalars",
-            ops.message,
-            reference.message,
-            scalars,
-            (torch.eye(degrees**2, dtype=dtype), *graph),
-            2,
+        Case("message", ops.message, message, [a[0], y[0], beta[0], table], (weight, *ends, nodes)),
+        Case(
+            "message of scalars", ops.message, message, [scalars, y[0], beta[0], table], (eye, *ends, nodes)
         ),
-        (
+        Case(
             "message on dual numbers",
             on_duals(dual_message),
             on_duals(reference.dual_message),
-            dual,
+            [a, table],
             (),
-            1,
+            order=1,
         ),
-        ("sphere_product", ops.sphere_product, reference.sphere_product, sphere, rule, 2),
-        (
+        Case("sphere_product", ops.sphere_product, product, [sphere[0][0], *sphere[1:]], rule),
+        Case(
             "sphere_product on dual numbers",
             dual_sphere_product,
             reference.dual_sphere_product,
-            [normal(2, nodes, degrees**2, channels), *sphere[1:]],
+            sphere,
             rule,
-            1,
+            order=1,
         ),
-        (
+        Case(
             "edge_basis",
             ops.edge_basis,
             reference.edge_basis,
             [normal(edges, 3) * 2],
             (normal(6, 6), 5.0, 8, 3),
-            2,
         ),
     ]
 
 
-def _derivatives(
-    function: Operator, operands: list[Tensor], others: tuple[Any, ...], order: int
-) -> list[Tensor]:
+def _derivatives(function: Operator, case: Case) -> list[Tensor]:
     """Values, and derivatives of first or first and second order along fixed directions."""
     generator = torch.Generator().manual_seed(21)
 
@@ -104,12 +104,12 @@ def _derivatives(
         return [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in tensors]
 
     with torch.enable_grad():
-        inputs = [t.clone().requires_grad_() for t in operands]
-        output = function(*inputs, *others)
+        inputs = [t.clone().requires_grad_() for t in case.operands]
+        output = function(*inputs, *case.others)
         values = [v for v in (output if isinstance(output, tuple) else (output,)) if v.is_floating_point()]
         cotangents = [t.requires_grad_() for t in directions(values)]
-        first = torch.autograd.grad(values, inputs, cotangents, create_graph=order > 1)
-        if order == 1:
+        first = torch.autograd.grad(values, inputs, cotangents, create_graph=case.order > 1)
+        if case.order == 1:
             return [t.detach() for t in (*values, *first)]
         along = torch.stack(
             [(g * d).sum() for g, d in zip(first, directions(list(first)), strict=True)]
@@ -131,10 +131,10 @@ def self_test() -> dict[str, Any]:
         return {"ok": True, "instruction_set": chosen, "kernels": results}
     with torch.inference_mode(False), _disable_current_modes():
         for dtype, tolerance in TOLERANCE.items():
-            for name, compiled, oracle, operands, others, order in _cases(dtype):
+            for case in _cases(dtype):
                 pairs = zip(
-                    _derivatives(compiled, operands, others, order),
-                    _derivatives(oracle, operands, others, order),
+                    _derivatives(case.compiled, case),
+                    _derivatives(case.oracle, case),
                     strict=True,
                 )
                 worst: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -146,7 +146,7 @@ def self_test() -> dict[str, Any]:
                         worst = (value, float(got.reshape(-1)[at]), float(expected.reshape(-1)[at]))
                 results.append(
                     {
-                        "kernel": name,
+                        "kernel": case.name,
                         "dtype": str(dtype).removeprefix("torch."),
                         "difference": worst[0],
                         "tolerance": tolerance,

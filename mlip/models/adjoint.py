@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,22 +17,12 @@ from torch import Tensor
 from mlip.kernels.edge_basis import edge_basis_backward_cpu, edge_basis_cpu
 from mlip.kernels.message import message_backward_cpu, message_cpu
 from mlip.kernels.sphere_product import sphere_product_backward_cpu, sphere_product_cpu
+from mlip.models.edges import Edges
 
 if TYPE_CHECKING:
     from mlip.models.polyad import FactoredMessage, Layer, Polyad, Readout
     from mlip.nn.linear import EquivariantLinear
     from mlip.nn.node_product import SphereProduct
-
-
-@dataclass(frozen=True)
-class Edges:
-    """What all layers are told about the edges."""
-
-    y: Tensor
-    beta: Tensor
-    row: Tensor
-    senders: Tensor
-    receivers: Tensor
 
 
 def linear(module: EquivariantLinear, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple, cast, get_args
+from typing import cast, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +30,7 @@ from mlip.kernels.message import message
 from mlip.kernels.sphere_product import COMPILED_CORRELATIONS, COMPILED_DEGREES
 from mlip.models.adjoint import energy_and_gradient
 from mlip.models.base import Model, ModelConfig
+from mlip.models.edges import Edges
 from mlip.models.tangent import differentiable_energy_and_gradient
 from mlip.nn.hessian_head import HessianHead, HessianTerms, Pairs, normalised
 from mlip.nn.linear import EquivariantLinear
@@ -96,19 +97,10 @@ class FactoredMessage(ConstantModule):
         self.register_constant("weight", matrices.W)
         self.register_constant("from_points", matrices.U * scale)
 
-    def forward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        beta: Tensor,
-        table: Tensor,
-        row: Tensor,
-        senders: Tensor,
-        receivers: Tensor,
-        num_receivers: int,
-    ) -> Tensor:
+    def forward(self, x: Tensor, table: Tensor, edges: Edges, num_receivers: int) -> Tensor:
         a = x if self.scalars_in else torch.matmul(self.to_points, x)
-        z = message(a, y, beta, table, self.weight, row, senders, receivers, num_receivers)
+        ends = (edges.row, edges.senders, edges.receivers)
+        z = message(a, edges.y, edges.beta, table, self.weight, *ends, num_receivers)
         return z if self.scalars_in else torch.matmul(self.from_points, z)
 
 
@@ -121,22 +113,12 @@ class ExactMessage(nn.Module):
         self.num_weights = self.product.num_weights
         self.scale = 1 / math.sqrt(config.avg_num_neighbors)
 
-    def forward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        beta: Tensor,
-        table: Tensor,
-        row: Tensor,
-        senders: Tensor,
-        receivers: Tensor,
-        num_receivers: int,
-    ) -> Tensor:
-        rows = row[:, None] + torch.arange(ORDER, device=row.device)
-        weights = torch.einsum("ek,ekpc->epc", beta, table[rows])
-        messages = self.product(x.index_select(0, senders), y.unsqueeze(-1), weights)
+    def forward(self, x: Tensor, table: Tensor, edges: Edges, num_receivers: int) -> Tensor:
+        rows = edges.row[:, None] + torch.arange(ORDER, device=edges.row.device)
+        weights = torch.einsum("ek,ekpc->epc", edges.beta, table[rows])
+        messages = self.product(x.index_select(0, edges.senders), edges.y.unsqueeze(-1), weights)
         summed = messages.new_zeros(num_receivers, *messages.shape[1:])
-        return summed.index_add(0, receivers, messages) * self.scale
+        return summed.index_add(0, edges.receivers, messages) * self.scale
 
 
 class Layer(nn.Module):
@@ -173,18 +155,9 @@ class Layer(nn.Module):
         self.skip = EquivariantLinear(min(lmax_in, lmax_out), channels, channels)
         self.skip_scale = nn.Parameter(torch.ones(num_species, channels))
 
-    def forward(
-        self,
-        h: Tensor,
-        sent: Tensor,
-        species: Tensor,
-        y: Tensor,
-        beta: Tensor,
-        row: Tensor,
-        senders: Tensor,
-        receivers: Tensor,
-    ) -> Tensor:
-        a = self.message(sent, y, beta, self.radial(), row, senders, receivers, h.shape[0])
+    def forward(self, h: Tensor, sent: Tensor, species: Tensor, edges: Edges) -> Tensor:
+        """Features of the atoms that are computed, mixed features of all that send, species of the former."""
+        a = self.message(sent, self.radial(), edges, h.shape[0])
         if isinstance(self.products, nn.ModuleList):
             b = self.products[1](self.products[0](a), species)
         else:
@@ -218,17 +191,6 @@ class Readout(nn.Module):
         return energy
 
 
-class _Neighborhood(NamedTuple):
-    """What a layer is told beside the features: species of the nodes, basis and ends of the edges."""
-
-    species: Tensor
-    y: Tensor
-    beta: Tensor
-    row: Tensor
-    senders: Tensor
-    receivers: Tensor
-
-
 class _PolyadHessian(nn.Module):
     """The head for Hessians: one more layer, whose features reach degree 2, then blocks of pairs."""
 
@@ -255,12 +217,14 @@ class _PolyadHessian(nn.Module):
             width=config.hessian_width,
         )
 
-    def forward(self, h: Tensor, scalars: Tensor, around: _Neighborhood, pairs: Pairs) -> HessianTerms:
+    def forward(
+        self, h: Tensor, scalars: Tensor, species: Tensor, edges: Edges, pairs: Pairs
+    ) -> HessianTerms:
         """Features before the last layer, scalars after it."""
         h = normalised(h)
         first = h.narrow(1, 0, 1) + self.scalars(normalised(scalars.unsqueeze(1)))
         h = torch.cat([first, h.narrow(1, 1, h.shape[1] - 1)], dim=1)
-        return self.blocks(self.layer(h, self.layer.up(h), *around), around.species, pairs)
+        return self.blocks(self.layer(h, self.layer.up(h), species, edges), species, pairs)
 
 
 class Polyad(Model):
@@ -318,14 +282,15 @@ class Polyad(Model):
         edge_vectors: Tensor,
         *,
         num_owned: int | None = None,
-    ) -> tuple[dict[str, Tensor], _Neighborhood, Tensor]:
-        """Output of `forward`; what a further layer would be told; features before the last layer."""
+    ) -> tuple[dict[str, Tensor], Tensor, Edges, Tensor]:
+        """Output of `forward`; species and edges, as a further layer needs them; features before the last
+        layer."""
         species = self.species_index.index_select(0, atomic_numbers)
         y, beta, interval = self.basis(edge_vectors, self.config.lmax)
         pair = species.index_select(0, receivers) * len(self.config.species) + species.index_select(
             0, senders
         )
-        row = pair * self.basis.rows + interval
+        edges = Edges(y, beta, pair * self.basis.rows + interval, senders, receivers)
         owned = species if num_owned is None else species.narrow(0, 0, num_owned)
         embedding = self.embedding.unsqueeze(1)
         h = embedding.index_select(0, owned)
@@ -337,14 +302,14 @@ class Polyad(Model):
                 sent = up(embedding).index_select(0, species)
             else:
                 sent = up(h) if num_owned is None else halo(up(h), species.shape[0])
-            h = layer(h, sent, owned, y, beta, row, senders, receivers)
+            h = layer(h, sent, owned, edges)
             terms.append(readout(h.select(1, 0)))
         energy = sum(terms[1:], terms[0]) * self.config.energy_scale
         if self.repulsion is not None:
             repulsion = self.repulsion(species, senders, receivers, edge_vectors)
             energy = energy + repulsion.narrow(0, 0, owned.shape[0])
         output = {"node_energy": energy, "node_features": h.select(1, 0)}
-        return output, _Neighborhood(owned, y, beta, row, senders, receivers), before
+        return output, owned, edges, before
 
     def hessian_terms(
         self,
@@ -357,8 +322,8 @@ class Polyad(Model):
         """See `Model.hessian_terms`."""
         if self.hessian_head is None:
             raise ValueError("`hessian_cutoff` is 0: this model has no head for Hessians")
-        output, around, before = self._run(atomic_numbers, senders, receivers, edge_vectors)
-        return output, self.hessian_head(before, output["node_features"], around, pairs)
+        output, species, edges, before = self._run(atomic_numbers, senders, receivers, edge_vectors)
+        return output, self.hessian_head(before, output["node_features"], species, edges, pairs)
 
     def energy_and_gradient(
         self,

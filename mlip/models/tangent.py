@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,21 +22,11 @@ from mlip.kernels.edge_basis import edge_basis_cpu, edge_basis_double_backward_c
 from mlip.kernels.message import dual_message
 from mlip.kernels.sphere_product import dual_sphere_product
 from mlip.models.adjoint import energy_and_gradient
+from mlip.models.edges import Edges
 
 if TYPE_CHECKING:
     from mlip.models.polyad import Layer, Polyad, Readout
     from mlip.nn.linear import EquivariantLinear
-
-
-@dataclass(frozen=True)
-class DualEdges:
-    """What all layers are told about the edges; basis functions with their tangents."""
-
-    y: Tensor
-    beta: Tensor
-    row: Tensor
-    senders: Tensor
-    receivers: Tensor
 
 
 def linear(module: EquivariantLinear, x: Tensor) -> Tensor:
@@ -46,7 +35,7 @@ def linear(module: EquivariantLinear, x: Tensor) -> Tensor:
     return mapped.unflatten(0, x.shape[:2])
 
 
-def layer_step(layer: Layer, h: Tensor, species: Tensor, edges: DualEdges) -> Tensor:
+def layer_step(layer: Layer, h: Tensor, species: Tensor, edges: Edges) -> Tensor:
     """A layer; the features before the first depend on the species alone and have no tangent."""
     message: Any = layer.message
     a = linear(layer.up, h)
@@ -105,7 +94,7 @@ def energy_and_tangent(model: Polyad, graph: Sequence[Tensor], along: Tensor) ->
         dy, dbeta, _ = edge_basis_double_backward_cpu(*operands, *settings)
         pair = species.index_select(0, receivers) * len(config.species) + species.index_select(0, senders)
         row = pair * basis.rows + interval
-    edges = DualEdges(torch.stack([y, dy]), torch.stack([beta, dbeta]), row, senders, receivers)
+    edges = Edges(torch.stack([y, dy]), torch.stack([beta, dbeta]), row, senders, receivers)
     h = model.embedding.index_select(0, species)[None, :, None]
     energy = y.new_zeros(2, species.shape[0])
     for layer, read in zip(model.layers, model.readouts, strict=True):

@@ -118,8 +118,7 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
     if resume:
         state, started_with = load_state(last)
         check_same_run(config, started_with)
-        length = started_with["max_epochs"]
-        if config.max_epochs != length:
+        if config.max_epochs != (length := started_with["max_epochs"]):
             say(f"{config.max_epochs} epochs instead of {length}; learning rate and loss weights follow")
     frozen = config.freeze == "backbone"
     labels = Labels.of(config.loss, frozen=frozen)

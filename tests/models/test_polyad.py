@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlip.errors import InputError
 from mlip.graph import AtomGraph
+from mlip.models.edges import Edges
 from mlip.models.polyad import ExactMessage, FactoredMessage, Polyad, PolyadConfig
 from mlip.neighbors import build_graph
 from mlip.nn.radial import SplineBasis
@@ -76,9 +77,8 @@ class Operands:
         return cls(torch.randn(6, degrees_in**2, 5, dtype=torch.float64), y, beta, interval, g, basis.rows)
 
     def call(self, module: torch.nn.Module, table: Tensor) -> Tensor:
-        return module(
-            self.x, self.y, self.beta, table, self.row, self.g.senders, self.g.receivers, self.g.num_atoms
-        )
+        edges = Edges(self.y, self.beta, self.row, self.g.senders, self.g.receivers)
+        return module(self.x, table, edges, self.g.num_atoms)
 
 
 @pytest.mark.parametrize("product", ["cp", "quadrature"])
