@@ -42,12 +42,13 @@ def error_rows(parts: dict[str, dict[str, float]], total: int) -> list[list[str]
 
 def measured(found: dict[str, Any]) -> dict[str, float | None]:
     """The numbers that have a target."""
-    relaxed = found["relaxations"].get("molecules")
+    relaxed, second = found["relaxations"].get("molecules"), found["second_derivatives"]
+    best = next(iter(second["methods"].values())) if second else None
     values = [
         found["errors"]["all"]["energy_mae"],
         found["errors"]["all"]["forces_mae"],
         100 * relaxed["reached_share"] if relaxed else None,
-        found["frequencies"]["mae"] if found["frequencies"] else None,
+        best["frequency_mae"] if best else None,
     ]
     return dict(zip(TARGETS, values, strict=True))
 
@@ -113,17 +114,35 @@ def use_section(found: dict[str, Any]) -> str:
     out = []
     for name, r in found["relaxations"].items():
         out.append(
-            f"*Relaxations of {name}*, from where the reference started, to 0.02 eV/Å: {r['relaxations']}, "
-            f"of which {r['converged']} converged and {r['reached']} ({100 * r['reached_share']:.1f} %) came "
+            f"*Relaxations of {name}*, from where the reference started, both to 0.003 eV/Å: "
+            f"{r['relaxations']}, of which {r['converged']} converged and {r['reached']} ({100 * r['reached_share']:.1f} %) came "
             f"within 0.05 Å RMSD of the reference's minimum (median {r['rmsd_median']:.3f} Å, 90 % within "
             f"{r['rmsd_90_percent']:.3f} Å), {r['steps_mean']:.0f} steps on average. Energies at the minima "
             f"that were reached: MAE {shown(r['energy_mae_of_reached'])} meV/atom."
         )
-    f = found["frequencies"]
-    if f:
+    second = found["second_derivatives"]
+    if second:
+        columns = [
+            "Hessian",
+            "elements, MAE, eV/Å²",
+            "lowest mode, mean cosine",
+            "frequencies, MAE (RMSE, mean), cm⁻¹",
+            "zero-point energy, MAE, meV",
+        ]
+        rows = [
+            [
+                {"direct": "the head's", "autograd": "by differentiation"}[method],
+                f"{m['mae_eV_per_A2']:.3f}",
+                f"{m['lowest_mode_cosine']:.2f}",
+                f"{m['frequency_mae']:.1f} ({m['frequency_rmse']:.1f}, {m['frequency_mean']:+.1f})",
+                f"{m['zpe_mae_meV']:.1f}",
+            ]
+            for method, m in second["methods"].items()
+        ]
         out.append(
-            f"*Harmonic frequencies* ({f['method']} Hessian) at {f['molecules']} minima of the reference, "
-            f"{f['modes']} modes: MAE {f['mae']:.1f} cm⁻¹, RMSE {f['rmse']:.1f}, mean {f['mean']:+.1f}."
+            f"*Second derivatives* of {second['frames']} frames, at minima, at reacting and at distorted "
+            f"geometries; frequencies and zero-point energies at the {second['minima']} minima of the "
+            f"reference.\n\n{table(columns, rows)}"
         )
     d = found["dynamics"]
     if d:
@@ -152,9 +171,6 @@ def failure_section(found: dict[str, Any]) -> str:
     missed = [m for r in found["relaxations"].values() for m in r["missed"]]
     if missed:
         lines.append("Relaxations that ended elsewhere: " + ", ".join(f"`{m}`" for m in missed[:40]) + ".")
-    if found["frequencies"]:
-        pairs = found["frequencies"]["worst"].items()
-        lines.append("Worst frequencies, MAE: " + ", ".join(f"`{m}` {v:.0f} cm⁻¹" for m, v in pairs) + ".")
     return "\n\n".join(lines)
 
 
