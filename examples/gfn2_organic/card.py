@@ -115,8 +115,8 @@ def use_section(found: dict[str, Any]) -> str:
     for name, r in found["relaxations"].items():
         out.append(
             f"*Relaxations of {name}*, from where the reference started, both to 0.003 eV/Å: "
-            f"{r['relaxations']}, of which {r['converged']} converged and {r['reached']} ({100 * r['reached_share']:.1f} %) came "
-            f"within 0.05 Å RMSD of the reference's minimum (median {r['rmsd_median']:.3f} Å, 90 % within "
+            f"{r['relaxations']}, of which {r['converged']} converged and {r['reached']} "
+            f"({100 * r['reached_share']:.1f} %) came within 0.05 Å RMSD of the reference's minimum (median {r['rmsd_median']:.3f} Å, 90 % within "
             f"{r['rmsd_90_percent']:.3f} Å), {r['steps_mean']:.0f} steps on average. Energies at the minima "
             f"that were reached: MAE {shown(r['energy_mae_of_reached'])} meV/atom."
         )

@@ -4,8 +4,8 @@
 
 or step by step, `label`, `pack`, `train`, `head`, `evaluate`, `card` in the place of `all`. `label` lists the
 molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same command goes on.
-`pack` gathers the shards that are there, also while `label` runs. `train` trains on energies and forces, `head`
-adds the head for Hessians and leaves the rest as it is. Needs `pip install ".[train,labels]"`.
+`pack` gathers the shards that are there, also while `label` runs. `train` trains on energies and forces,
+`head` adds the head for Hessians and leaves the rest as it is. Needs `pip install ".[train,labels]"`.
 """
 
 from __future__ import annotations
