@@ -116,9 +116,9 @@ def use_section(found: dict[str, Any]) -> str:
         out.append(
             f"*Relaxations of {name}*, from where the reference started, both to 0.003 eV/Å: "
             f"{r['relaxations']}, of which {r['converged']} converged and {r['reached']} "
-            f"({100 * r['reached_share']:.1f} %) came within 0.05 Å RMSD of the reference's minimum (median {r['rmsd_median']:.3f} Å, 90 % within "
-            f"{r['rmsd_90_percent']:.3f} Å), {r['steps_mean']:.0f} steps on average. Energies at the minima "
-            f"that were reached: MAE {shown(r['energy_mae_of_reached'])} meV/atom."
+            f"({100 * r['reached_share']:.1f} %) came within 0.05 Å RMSD of the reference's "
+            f"minimum (median {r['rmsd_median']:.3f} Å, 90 % within {r['rmsd_90_percent']:.3f} Å), "
+            f"{r['steps_mean']:.0f} steps on average. Energies at the minima that were reached: MAE {shown(r['energy_mae_of_reached'])} meV/atom."
         )
     second = found["second_derivatives"]
     if second:
