@@ -118,7 +118,8 @@ def use_section(found: dict[str, Any]) -> str:
             f"{r['relaxations']}, of which {r['converged']} converged and {r['reached']} "
             f"({100 * r['reached_share']:.1f} %) came within 0.05 Å RMSD of the reference's "
             f"minimum (median {r['rmsd_median']:.3f} Å, 90 % within {r['rmsd_90_percent']:.3f} Å), "
-            f"{r['steps_mean']:.0f} steps on average. Energies at the minima that were reached: MAE {shown(r['energy_mae_of_reached'])} meV/atom."
+            f"{r['steps_mean']:.0f} steps on average. Energies at the minima that were reached: MAE "
+            f"{shown(r['energy_mae_of_reached'])} meV/atom."
         )
     second = found["second_derivatives"]
     if second:
