@@ -10,9 +10,11 @@ from ase.build import bulk, molecule
 from ase.io import write
 from typer.testing import CliRunner, Result
 
-from mlip.checkpoint import save_potential
+from mlip.checkpoint import load_potential, save_potential
+from mlip.domain import Domain
 from mlip.models import Polyad
 from mlip.models.polyad import PolyadConfig
+from mlip.neighbors import build_graph
 from mlip.potential import Potential
 
 
@@ -35,6 +37,20 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_potential(
         potential, path, metadata={"level_of_theory": "none", "license": "MIT", "metrics": {"mae": 1.5}}
     )
+    return path
+
+
+@pytest.fixture(scope="session")
+def wary_model_file(model_file: Path) -> Path:
+    """The same model, trained on next to nothing: to it, all surroundings are new."""
+    potential = load_potential(model_file)
+    water = build_graph(molecule("H2O"), potential.cutoff)
+    output = potential.model(water.atomic_numbers, water.senders, water.receivers, water.edge_vectors())
+    features = output["node_features"].shape[1]
+    potential.domain = Domain(len(potential.species), features).double()
+    potential.domain.boundary.fill_(1e-3)
+    potential.domain.whitening.copy_(torch.eye(features))
+    save_potential(potential, path := model_file.with_name("wary.safetensors"))
     return path
 
 

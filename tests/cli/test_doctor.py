@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_everything_works(run, healthy) -> None:
     assert text.exit_code == 0
     assert text.stdout.endswith("everything works\n")
     assert f"  torch: {torch.__version__}" in text.stdout
+
+
+def test_no_warning_about_the_molecule_of_the_test(run, healthy, monkeypatch, wary_model_file: Path) -> None:
+    """It is made up, so that a model need not know it; a warning there would only alarm."""
+    monkeypatch.setattr(checkpoint, "BUNDLED", {"default": wary_model_file.name})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert json.loads(run("doctor", "--json").stdout)["bundled model"]["ok"] is True
 
 
 def test_a_kernel_that_is_wrong(run, healthy, monkeypatch) -> None:
