@@ -99,7 +99,7 @@ def write_plan(folder: Path, plan: dict[str, Any]) -> None:
     path = folder / "plan.json"
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(k for k in plan if plan[k] != there.get(k))
+        changed = _changed(there, plan)
         if changed:
             raise InputError(
                 f"{folder}: holds a run with other {', '.join(changed)}: choose another folder, or empty this"
@@ -109,6 +109,22 @@ def write_plan(folder: Path, plan: dict[str, Any]) -> None:
     temporary = path.with_name("plan.json.tmp")
     temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _changed(there: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    """What is not the same in two plans; of the sources, in words of whoever gave them."""
+    changed = {key for key in plan if plan[key] != there.get(key)}
+    if "sources" in changed:
+        before, now = ({s["name"]: {**s, **s["amounts"]} for s in p["sources"]} for p in (there, plan))
+        settings = {
+            key
+            for name in now.keys() & before
+            for key in now[name]
+            if now[name][key] != before[name].get(key)
+        }
+        molecules = {"molecules"} if now.keys() != before.keys() else set[str]()
+        changed = (changed | settings | molecules) - {"sources", "amounts"}
+    return sorted(changed)
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

@@ -230,6 +230,13 @@ def _divided(sources: list[Source], *, valid: float, test: float, seed: int) -> 
         group = " + ".join(sorted(scaffold_of(part) for part in source.smiles.split(".")))
         if split is not None:
             out.append(replace(source, group=group, split=split))
+    for part, share in (("valid", valid), ("test", test)):
+        if share and all(source.split != part for source in out):
+            raise InputError(
+                f"`--{part}` is {share:g}, but none of {len(sources)} molecules falls to it (a hash decides "
+                "for each scaffold; what has no rings and up to three heavy atoms is always trained on): "
+                "give more molecules, or leave it out and divide afterwards with `mlip data split`"
+            )
     return out
 
 

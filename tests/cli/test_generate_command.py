@@ -76,6 +76,7 @@ def test_labels_of_a_model(model_file: Path) -> None:
         (["good.smi", "--dimers", "2"], "1 molecules make 1 pairs only"),
         (["water.xyz", "--test", "0.1"], "which needs SMILES"),
         (["good.smi", "--test", "0.7", "--valid", "0.3"], "must leave something to train on"),
+        (["good.smi", "--test", "0.5"], "`--test` is 0.5, but none of 1 molecules falls to it"),
         (["empty.smi"], "no molecules"),
         (["missing.smi"], "no such file"),
         (["good.smi", "--calculator", "orca"], "orca"),
@@ -93,4 +94,9 @@ def test_what_cannot_be_used(run: Any, folder: Path, arguments: list[str], messa
 def test_another_run_is_left_alone(run: Any, folder: Path) -> None:
     Path("a.smi").write_text("O\n", encoding="utf-8")
     assert run("data", "generate", "a.smi", "--out", "data", *FEW).exit_code == 0
-    assert "other seed" in run.refused("data", "generate", "a.smi", "--out", "data", "--seed", 5, *FEW)
+    assert "other seed:" in run.refused("data", "generate", "a.smi", "--out", "data", "--seed", 5, *FEW)
+    assert "other hessians:" in run.refused(
+        "data", "generate", "a.smi", "--out", "data", "--hessians", 1, *FEW
+    )
+    Path("a.smi").write_text("O\nN\n", encoding="utf-8")
+    assert "other molecules:" in run.refused("data", "generate", "a.smi", "--out", "data", *FEW)
