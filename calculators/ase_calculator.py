@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from ase import Atoms
     from jaxtyping import Float64
-    from torch import Tensor
 
     from mlip.hessian import HessianMethod
 
@@ -37,6 +36,27 @@ _VOIGT_COLUMNS: Final = (0, 1, 2, 2, 2, 1)
 
 class OutsideDomainWarning(UserWarning):
     """The model was asked about atoms unlike those it was trained on."""
+
+
+def warn_if_novel(atoms: Atoms, novelty: Float64[np.ndarray, " atoms"]) -> bool:
+    """Whether too many atoms have surroundings unlike those that the model was trained on; if so, warn.
+
+    Warns:
+        OutsideDomainWarning: More than one atom in a hundred has a novelty (`mlip.domain`) above 1.
+    """
+    unknown = int((novelty > 1.0).sum())
+    if unknown <= TOLERATED * len(novelty):
+        return False
+    worst = int(novelty.argmax())
+    warnings.warn(
+        f"{unknown} of {len(novelty)} atoms of {atoms.get_chemical_formula()} have "
+        f"surroundings unlike any that the model was trained on (most of all atom {worst}, "
+        f"{atoms.symbols[worst]}: novelty {float(novelty[worst]):.2g}, where 1 is the boundary): "
+        "energies and forces may be far off",
+        OutsideDomainWarning,
+        stacklevel=2,
+    )
+    return True
 
 
 def resolve_device(device: str) -> torch.device:
@@ -193,7 +213,7 @@ class MLIPCalculator(Calculator):
             "forces": output["forces"].detach().cpu().double().numpy(),
         }
         if "novelty" in output:
-            self._warn_if_novel(output["novelty"])
+            self._warned = warn_if_novel(self.atoms, output["novelty"].cpu().double().numpy())
         if stress:
             tensor = output["stress"][0].detach().cpu().double().numpy()
             results["stress"] = tensor[_VOIGT_ROWS, _VOIGT_COLUMNS]
@@ -226,23 +246,6 @@ class MLIPCalculator(Calculator):
             self._hessians[method] = hessian.cpu().double().numpy()
         self.hessian_method = method
         return self._hessians[method].copy()
-
-    def _warn_if_novel(self, novelty: Tensor) -> None:
-        """Say once that the model was asked about environments unlike those it was trained on."""
-        assert self.atoms is not None
-        unknown = (novelty > 1.0).nonzero().squeeze(1).tolist()
-        if len(unknown) <= TOLERATED * len(novelty):
-            return
-        self._warned = True
-        worst = int(novelty.argmax())
-        warnings.warn(
-            f"{len(unknown)} of {len(novelty)} atoms of {self.atoms.get_chemical_formula()} have "
-            f"surroundings unlike any that the model was trained on (most of all atom {worst}, "
-            f"{self.atoms.symbols[worst]}: novelty {float(novelty[worst]):.2g}, where 1 is the boundary): "
-            "energies and forces may be far off",
-            OutsideDomainWarning,
-            stacklevel=2,
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the neighbour list; weights on the CPU, so that a machine without this device can

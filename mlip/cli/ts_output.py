@@ -160,6 +160,7 @@ def _point(point: Vibrations, found: Energies) -> dict[str, Any]:
         "gibbs_energy_eV": found.gibbs,
         "gibbs_missing": found.why or None,
         "fmax_eV_per_A": point.fmax,
+        "novelty": point.novelty,
         "hessian_method": point.hessian_method,
         "frequencies_per_cm": [round(float(frequency), 2) for frequency in point.modes.frequencies],
     }
@@ -182,6 +183,13 @@ def lines(report: Dictionary[str, Any]) -> list[str]:
         if there is not None:
             reverse = "" if back is None else f", reverse {_both_units(back)}"
             text.append(f"  {label}: {_both_units(there)}{reverse}")
+    novelties = {name: point.get("novelty") or 0.0 for name, point in report["points"].items()}
+    if any(novelty > 1.0 for novelty in novelties.values()):
+        listed = ", ".join(f"{name} {novelty:.2g}" for name, novelty in novelties.items())
+        text.append(
+            "  warning: surroundings unlike any that the model was trained on, these numbers may be far off "
+            f"(novelty, where 1 is the boundary: {listed})"
+        )
     return text
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
+    from mlip.calculators.surface import Surface
     from mlip.hessian import HessianMethod
     from mlip.search.relax import RelaxStep
 
@@ -210,12 +211,22 @@ def _kind(is_crystal: bool, is_gas: bool) -> str:
     return "a free molecule" if is_gas else "neither: it has fixed atoms, or one or two periodic directions"
 
 
-def refuse_if_moving(request: Request, fmax: float) -> None:
-    """See that a structure is at rest.
+def refuse_if_moving(request: Request, surface: Surface) -> None:
+    """See that the structure is at rest, and warn if it is unlike those that the model was trained on.
 
     Raises:
         InputError: The forces are too large for vibrations to mean anything.
     """
+    import numpy as np
+
+    from mlip.calculators.ase_calculator import warn_if_novel
+    from mlip.rigid_motions import rigid_motions
+
+    (here,) = surface.evaluate([request.atoms])
+    if here.novelty is not None:
+        warn_if_novel(request.atoms, here.novelty)
+    forces = here.forces * rigid_motions(request.atoms).free.reshape(-1, 3)
+    fmax = float(np.linalg.norm(forces, axis=1).max())
     if fmax > request.fmax:
         raise InputError(
             f"not at rest: the largest force is {fmax:.3g} eV/Å, above --fmax {request.fmax:g}, and "

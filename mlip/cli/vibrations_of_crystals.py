@@ -109,8 +109,7 @@ def _at_rest(
     request: Request, calculator: BaseCalculator, surface: Surface
 ) -> tuple[Atoms, RelaxResult | None]:
     if not request.relax:
-        (here,) = surface.evaluate([request.atoms])
-        refuse_if_moving(request, float(np.linalg.norm(here.forces, axis=1).max()))
+        refuse_if_moving(request, surface)
         return request.atoms, None
     with progress(f"{request.source}") as show:
         result = relax(

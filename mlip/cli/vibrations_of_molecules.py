@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mlip.calculators.surface import as_surface
 from mlip.cli.structure_files import check_writable, write_structures
 from mlip.cli.vibrations import (
@@ -16,7 +14,6 @@ from mlip.cli.vibrations import (
     step_text,
     write_relaxed,
 )
-from mlip.rigid_motions import rigid_motions
 from mlip.search.minimum import Minimum, minimum
 from mlip.search.thermochemistry import IdealGas, Oscillators, check_thermochemistry, ideal_gas, oscillators
 from mlip.search.vibration_pictures import draw_spectrum
@@ -86,9 +83,7 @@ def _vibrations(request: Request, calculator: BaseCalculator) -> tuple[Minimum |
         write_relaxed(request, reached.relaxation.atoms)
         return reached, reached.vibrations
     surface = as_surface(calculator)
-    (here,) = surface.evaluate([request.atoms])
-    free = rigid_motions(request.atoms).free.reshape(-1, 3)
-    refuse_if_moving(request, float(np.linalg.norm(here.forces * free, axis=1).max()))
+    refuse_if_moving(request, surface)
     with progress(f"{request.source}") as show:
         show("Hessian")
         return None, vibrations(request.atoms, surface, hessian_method=request.hessian)
@@ -211,6 +206,7 @@ def _report(
         "relaxation": _relaxation(request, reached),
         "energy_eV": found.energy,
         "fmax_eV_per_A": found.fmax,
+        "novelty": found.novelty,
         "hessian_method": found.hessian_method,
         "translations": modes.translations,
         "rotations": modes.rotations,

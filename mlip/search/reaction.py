@@ -119,4 +119,5 @@ def vibrations_of(point: StationaryPoint) -> Vibrations:
         hessian=point.hessian,
         hessian_method=point.hessian_method or "",
         modes=normal_modes(point.atoms, point.hessian),
+        novelty=point.novelty,
     )

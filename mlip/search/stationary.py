@@ -42,6 +42,7 @@ class StationaryPoint:
         exact: Whether it was computed here, not updated from earlier ones.
         hessian_method: How the last computed one was made; None if none was.
         hessians: Hessians computed on the way.
+        novelty: See `Vibrations`.
         why: What kept it from converging; empty where nothing did.
     """
 
@@ -55,6 +56,7 @@ class StationaryPoint:
     exact: bool
     hessian_method: str | None
     hessians: int
+    novelty: float | None
     why: str
 
 
@@ -88,7 +90,8 @@ class AtomSpace:
             self.hessian_method = found.hessian_method
             hessian = np.where(np.outer(self.free, self.free), hessian, 0.0)
         gradient = np.where(self.free, -found.forces.ravel(), 0.0)
-        return walk.Reply(energy=found.energy, gradient=gradient, hessian=hessian)
+        novelty = None if found.novelty is None else float(found.novelty.max())
+        return walk.Reply(energy=found.energy, gradient=gradient, hessian=hessian, novelty=novelty)
 
 
 def predicts_hessians(surface: Surface) -> bool:
@@ -167,6 +170,7 @@ def _on_atoms(space: AtomSpace, going: walk.Walk) -> Search[StationaryPoint]:
         exact=end.exact,
         hessian_method=space.hessian_method,
         hessians=end.hessians,
+        novelty=end.novelty,
         why=end.why,
     )
 

@@ -129,6 +129,8 @@ class Vibrations:
         hessian: eV/Å².
         hessian_method: "direct", "autograd" or "finite-difference".
         modes: Frequencies and modes.
+        novelty: How unlike those of the training its least known atom is, 1 at the boundary (`mlip.domain`);
+            None where the calculator does not know.
     """
 
     atoms: Atoms
@@ -137,6 +139,7 @@ class Vibrations:
     hessian: Float64[np.ndarray, "coordinates coordinates"]
     hessian_method: str
     modes: NormalModes
+    novelty: float | None = None
 
 
 def vibrations(
@@ -165,6 +168,7 @@ def vibrations(
         hessian=found.hessian,
         hessian_method=found.hessian_method,
         modes=normal_modes(atoms, found.hessian),
+        novelty=None if found.novelty is None else float(found.novelty.max()),
     )
 
 

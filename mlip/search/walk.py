@@ -49,11 +49,13 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reply:
-    """What was found there: eV, eV/Å, eV/Å²; the Hessian only where it was asked for."""
+    """What was found there: eV, eV/Å, eV/Å²; the Hessian only where it was asked for, `novelty` (see
+    `Evaluation`, of the least known atom) where it is known."""
 
     energy: float
     gradient: Vector
     hessian: Matrix | None = None
+    novelty: float | None = None
 
 
 class Space(Protocol):
@@ -82,6 +84,7 @@ class Walked:
         steps: Evaluations after the first.
         hessians: Hessians computed.
         fmax: Largest norm of three coordinates of the gradient, eV/Å.
+        novelty: As in the `Reply` at `x`.
         why: What kept it from converging; empty where nothing did.
     """
 
@@ -94,6 +97,7 @@ class Walked:
     steps: int
     hessians: int
     fmax: float
+    novelty: float | None
     why: str = ""
 
 
@@ -113,7 +117,7 @@ class _State:
             self.exact, self.age = plan.saddle, 0
 
     def move_to(self, probe: Probe, reply: Reply) -> None:
-        self.x, self.energy = probe.x, reply.energy
+        self.x, self.energy, self.novelty = probe.x, reply.energy, reply.novelty
         self.exact = probe.hessian == "true"
         if reply.hessian is not None:
             self.hessian, self.age = reply.hessian, 0
@@ -165,6 +169,7 @@ class _State:
             steps=self.steps,
             hessians=self.hessians,
             fmax=self.fmax,
+            novelty=self.novelty,
             why=why,
         )
 

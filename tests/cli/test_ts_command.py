@@ -11,6 +11,8 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
+from mlip.calculators import BatchCalculator
+
 HCN = Atoms("HCN", [(-1.06, 0, 0), (0, 0, 0), (1.14, 0, 0)])
 HNC = Atoms("HCN", [(2.15, 0.05, 0), (0, 0, 0), (1.16, 0, 0)])
 NEAR = Atoms("HCN", [(0.4, 1.1, 0), (0, 0, 0), (1.2, 0, 0)])
@@ -107,6 +109,15 @@ def test_hopeless_requests_end_with_a_verdict(run, ends: Path, model_file: Path)
     assert same.exit_code == 3
     assert json.loads(same.stdout)["reactions"][0]["verdict"] == "identical ends"
     assert Path("same/reactant.xyz").exists()
+
+
+def test_unknown_surroundings_are_said(run, ends: Path, wary_model_file: Path) -> None:
+    result = run("ts", "water.xyz", "water.xyz", "--model", wary_model_file)
+    assert "  warning: surroundings unlike any that the model was trained on" in result.stdout
+    points = json.loads(Path("water-ts/result.json").read_text())["points"]
+    for name in ("reactant", "product"):
+        (there,) = BatchCalculator(wary_model_file).evaluate([read(f"water-ts/{name}.xyz")])
+        assert points[name]["novelty"] == pytest.approx(there.novelty.max(), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 from ase.io import read, write
 
-from mlip.calculators import BatchCalculator
+from mlip.calculators import BatchCalculator, OutsideDomainWarning
 from mlip.search.vibrations import vibrations
 
 
@@ -75,6 +75,16 @@ def test_a_structure_that_is_not_at_rest_is_refused(run, folder: Path, model_fil
     loose = run("vibrations", "water.xyz", "--model", model_file, "--fmax", 1000, "--out", "loose")
     assert loose.exit_code == 0
     assert {"loose-modes.xyz", "loose-spectrum.png"} <= names(folder)
+
+
+def test_unknown_surroundings_are_said(run, folder: Path, wary_model_file: Path) -> None:
+    for structure in ("water.xyz", "silicon.cif"):
+        with pytest.warns(OutsideDomainWarning, match="surroundings unlike any"):
+            run("vibrations", structure, "--model", wary_model_file)
+    with pytest.warns(OutsideDomainWarning):
+        result = run("vibrations", "water.xyz", "--model", wary_model_file, "--fmax", 1000, "--json")
+    (here,) = BatchCalculator(wary_model_file).evaluate([read("water.xyz")])
+    assert json.loads(result.stdout)["novelty"] == pytest.approx(here.novelty.max())
 
 
 def test_too_few_steps_are_said_and_what_was_reached_is_written(run, folder: Path, model_file: Path) -> None:
