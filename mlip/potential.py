@@ -167,7 +167,8 @@ class Potential(nn.Module):
                 result["stress"] = self._stress(graph, vectors, gradient)
             if hessian_of is not None and pairs is not None and terms is not None:
                 matrices = assemble(terms, pairs, graph)
-                result["hessian"] = torch.cat([matrices[s].reshape(-1) for s in hessian_of.tolist()])
+                chosen = (matrices[s].reshape(-1) for s in hessian_of.tolist())
+                result["hessian"] = torch.cat([vectors.new_zeros(0), *chosen])
                 result["hessian_of"] = hessian_of
         if novelty and self.domain is not None:
             species = self.model.species_index.index_select(0, graph.atomic_numbers)

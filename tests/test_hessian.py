@@ -105,6 +105,17 @@ def test_small_and_large_structures_are_put_together_alike(monkeypatch: pytest.M
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
+def test_only_the_structures_that_are_chosen() -> None:
+    model = potential()
+    graph, matrices = batch(model), model.hessian(batch(model), method="direct")
+    for chosen in ([], [0, 3]):
+        output = model(graph, hessian_of=torch.tensor(chosen, dtype=torch.int64))
+        expected = torch.cat(
+            [torch.zeros(0, dtype=torch.float64), *(matrices[s].reshape(-1) for s in chosen)]
+        )
+        torch.testing.assert_close(output["hessian"], expected)
+
+
 def test_images_make_phonons() -> None:
     """Images kept apart add up to the Hessian at Gamma; with phases they give the modes of a supercell."""
     model = potential()

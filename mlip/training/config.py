@@ -45,8 +45,8 @@ class Data(Section):
     """Where the labelled structures are.
 
     ``valid`` is a file, a number of training frames held out (an integer), or a fraction of them (below 1).
-    ``test`` is a file, a list of files, or a mapping of names to files. ``split_by: group`` (or ``molecule``,
-    ``reaction``, ``trajectory``) keeps frames that have it in common on one side; copies of a structure stay
+    ``test`` is a file, a list of files, a mapping of names to files, or null. ``split_by: group`` (or
+    ``molecule``, ``reaction``, ``trajectory``) keeps frames that have it in common on one side; copies of a structure stay
     on one side in any case. ``weights: trajectory`` (or another of these) lets each have the same say in the
     loss, however many frames it has; the weights in the file count as factors. ``species`` lists elements
     that the model must know beside those in the data.
@@ -55,7 +55,7 @@ class Data(Section):
 
     train: Path
     valid: PositiveInt | Annotated[float, Field(gt=0.0, lt=1.0)] | Path
-    test: Path | list[Path] | dict[str, Path] = Field(default_factory=dict)
+    test: Path | list[Path] | dict[str, Path] | None = None
     keys: Keys = Keys()
     format: str | None = None
     species: list[str] = Field(default_factory=list)
@@ -68,6 +68,8 @@ class Data(Section):
         """Test files by name; a file given without a name is called after its stem."""
         if isinstance(self.test, dict):
             return dict(self.test)
+        if self.test is None:
+            return {}
         files = self.test if isinstance(self.test, list) else [self.test]
         return {file.stem: file for file in files}
 

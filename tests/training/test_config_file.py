@@ -141,6 +141,12 @@ def test_refused_overrides(tmp_path: Path, override: str, message: str) -> None:
         load_config(path, [override])
 
 
+def test_no_test_files(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    assert load_config(path, ["data.test=null"]).data.test_files() == {}
+
+
 def test_a_resumed_run_must_be_the_same() -> None:
     started = dump(parse())
     check_same_run(parse(max_time=5, num_threads=2, output="elsewhere", device="cpu"), started)
