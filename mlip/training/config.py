@@ -46,10 +46,10 @@ class Data(Section):
 
     ``valid`` is a file, a number of training frames held out (an integer), or a fraction of them (below 1).
     ``test`` is a file, a list of files, a mapping of names to files, or null. ``split_by: group`` (or
-    ``molecule``, ``reaction``, ``trajectory``) keeps frames that have it in common on one side; copies of a structure stay
-    on one side in any case. ``weights: trajectory`` (or another of these) lets each have the same say in the
-    loss, however many frames it has; the weights in the file count as factors. ``species`` lists elements
-    that the model must know beside those in the data.
+    ``molecule``, ``reaction``, ``trajectory``) keeps frames that have it in common on one side; copies of a
+    structure stay on one side in any case. ``weights: trajectory`` (or another of these) lets each have the
+    same say in the loss, however many frames it has; the weights in the file count as factors. ``species``
+    lists elements that the model must know beside those in the data.
     Relative paths in a configuration file are relative to that file; in an override, to the current folder.
     """
 
