@@ -27,7 +27,6 @@ FORMAT, FORMAT_VERSION = "polyad-potential", 2
 BUNDLED = {
     "default": "gfn2-organic.safetensors",
     "gfn2-organic": "gfn2-organic.safetensors",
-    "gfn2-hcno-small": "gfn2-hcno-small.safetensors",
 }
 """Names of the models that come with the package."""
 _BUNDLED_FOLDER = Path(__file__).parent / "models" / "bundled"
