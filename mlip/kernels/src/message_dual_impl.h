@@ -63,7 +63,9 @@ void Message<T>::dual_backward(const T* gz, const T* gdz, const T* da, const T* 
                                T* gtable) const {
   const Rows rows = sender_rows(s, kChunk);
   const int64_t nb = PURE ? 1 : L;
-  Scratch<T> radial_gradient(s.edges * L * s.channels), radial_tangent(s.edges * L * s.channels);
+  const int64_t radial_size = s.edges * L * s.channels;
+  const Scratch<T> scratch(2 * radial_size);
+  T *const gw_all = scratch.data(), *const gdw_all = gw_all + radial_size;
   parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(nb * factor.padded), db(nb * factor.padded);
     for (int64_t n = first; n < last; n++) {
@@ -114,14 +116,14 @@ void Message<T>::dual_backward(const T* gz, const T* gdz, const T* da, const T* 
             dout.write(dto + q * stride, part);
           }
           for (int l = 0; l < L; l++) {
-            gw[l].write(radial_gradient.data() + (e * L + l) * channels + c, part);
-            gdw[l].write(radial_tangent.data() + (e * L + l) * channels + c, part);
+            gw[l].write(gw_all + (e * L + l) * channels + c, part);
+            gdw[l].write(gdw_all + (e * L + l) * channels + c, part);
           }
         });
       }
     }
   });
-  table_gradient<T>(s, beta, radial_gradient.data(), dbeta, radial_tangent.data(), gtable);
+  table_gradient<T>(s, beta, gw_all, dbeta, gdw_all, gtable);
 }
 
 template <class T>

@@ -239,12 +239,12 @@ template <int L, bool PURE>
 void Message<T>::backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const {
   const Rows rows = sender_rows(s, kChunk);
   const int64_t nb = PURE ? 1 : L;
-  Scratch<T> radial_gradient(gtable ? s.edges * L * s.channels : 0);
+  const Scratch<T> scratch(gtable ? s.edges * L * s.channels : 0);
+  T* const gw_all = scratch.data();
   parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(nb * factor.padded), gb(round_up(nb * factor.padded, Simd<T>::W));
     std::vector<T> gbeta_row(round_up(kMaxBasis, Simd<T>::W));
     AlignedBuffer<Vec<T>> gb_lanes(nb * factor.padded + Simd<T>::W), gbeta_lanes(kMaxBasis + Simd<T>::W);
-    T* gw_all = radial_gradient.data();
     for (int64_t n = first; n < last; n++) {
       T* gan = ga + n * node_a;
       std::fill(gan, gan + node_a, T(0));
@@ -296,7 +296,7 @@ void Message<T>::backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const {
       }
     }
   });
-  if (gtable) table_gradient<T>(s, beta, radial_gradient.data(), nullptr, nullptr, gtable);
+  if (gtable) table_gradient<T>(s, beta, gw_all, nullptr, nullptr, gtable);
 }
 
 // Chooses the compiled case for a factor and a number of degrees; 1 where there is none.

@@ -60,12 +60,12 @@ void Message<T>::double_backward(const T* da, const T* dy, const T* dbeta, const
                                  T* ga, T* gy, T* gbeta, T* gtable) const {
   const Rows rows = sender_rows(s, kChunk);
   const int64_t nb = PURE ? 1 : L, radial_size = gtable ? s.edges * L * s.channels : 0;
-  Scratch<T> radial_gradient(radial_size), radial_tangent(dbeta ? radial_size : 0);
+  const Scratch<T> scratch(dbeta ? 2 * radial_size : radial_size);
+  T *const gw_all = scratch.data(), *const gdw_all = gw_all && dbeta ? gw_all + radial_size : nullptr;
   parallel_chunks(rows, s.senders_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
     std::vector<T> b(nb * factor.padded), db(nb * factor.padded, T(0)), gb(nb * factor.padded + Simd<T>::W);
     std::vector<T> gbeta_row(round_up(kMaxBasis, Simd<T>::W));
     AlignedBuffer<Vec<T>> gb_lanes(nb * factor.padded + Simd<T>::W), gbeta_lanes(kMaxBasis + Simd<T>::W);
-    T *gw_all = radial_gradient.data(), *gdw_all = radial_tangent.data();
     for (int64_t n = first; n < last; n++) {
       T* gan = ga + n * node_a;
       std::fill(gan, gan + node_a, T(0));
@@ -128,7 +128,7 @@ void Message<T>::double_backward(const T* da, const T* dy, const T* dbeta, const
       }
     }
   });
-  if (gtable) table_gradient<T>(s, beta, radial_gradient.data(), dbeta, radial_tangent.data(), gtable);
+  if (gtable) table_gradient<T>(s, beta, gw_all, dbeta, gdw_all, gtable);
 }
 
 template <class T>

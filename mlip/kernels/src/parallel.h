@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <memory>
 #include <vector>
 
 #include "message.h"
@@ -87,15 +86,20 @@ class AlignedBuffer {
   V* data_;
 };
 
-// Room for numbers that are all written before they are read; null where there are none.
+// Room for numbers that are all written before they are read; null where there are none. It stays with the
+// calling thread, since fresh pages cost more than what is done with them: one at a time.
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(size_t n) : data_(n ? new T[n] : nullptr) {}
-  T* data() { return data_.get(); }
+  explicit Scratch(size_t n) {
+    static thread_local std::vector<T> kept;
+    if (kept.size() < n) kept.resize(n);
+    data_ = n ? kept.data() : nullptr;
+  }
+  T* data() const { return data_; }
 
  private:
-  std::unique_ptr<T[]> data_;
+  T* data_;
 };
 
 // One private sum per chunk, added in chunk order.
