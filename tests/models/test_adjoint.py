@@ -17,6 +17,16 @@ from mlip.potential import Potential
 
 SPECIES = (1, 6, 8)
 
+COVERED: list[dict] = [
+    {},
+    {"product": "quadrature", "lmax": 2, "correlation": 2},
+    {"product": "cp-all", "lmax": 1, "lmax_hidden": 1},
+    {"zbl": True, "num_layers": 3, "lmax_hidden": 2},
+    {"num_layers": 1, "lmax_hidden": 0, "radial": "spline"},
+    {"lmax_hidden": 0},
+]
+"""Options whose derivatives are computed by hand."""
+
 pytestmark = pytest.mark.skipif(not usable(), reason="the compiled kernels are not installed")
 
 
@@ -38,17 +48,7 @@ def graph(dtype: torch.dtype = torch.float64) -> AtomGraph:
     return collate([build_graph(atoms, 4.0, dtype=dtype) for atoms in structures])
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"product": "quadrature", "lmax": 2, "correlation": 2},
-        {"product": "cp-all", "lmax": 1, "lmax_hidden": 1},
-        {"zbl": True, "num_layers": 3, "lmax_hidden": 2},
-        {"num_layers": 1, "lmax_hidden": 0, "radial": "spline"},
-        {"lmax_hidden": 0},
-    ],
-)
+@pytest.mark.parametrize("options", COVERED)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_agrees_with_autograd(options: dict, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     p, g = potential(**options).to(dtype), graph(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_adjoint import graph, potential
+from test_adjoint import COVERED, graph, potential
 from torch import Tensor
 
 from mlip.kernels.library import usable
@@ -22,17 +22,7 @@ def loss_gradients(p: Potential) -> tuple[Tensor, dict[str, Tensor]]:
     return loss.detach(), {name: w.grad for name, w in p.named_parameters() if w.grad is not None}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"product": "quadrature", "lmax": 2, "correlation": 2},
-        {"product": "cp-all", "lmax": 1, "lmax_hidden": 1},
-        {"zbl": True, "num_layers": 3, "lmax_hidden": 2},
-        {"num_layers": 1, "lmax_hidden": 0, "radial": "spline"},
-        {"lmax_hidden": 0},
-    ],
-)
+@pytest.mark.parametrize("options", COVERED)
 def test_agrees_with_autograd(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     p = potential(**options).requires_grad_(True)
     loss, by_hand = loss_gradients(p)
