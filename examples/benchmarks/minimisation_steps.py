@@ -11,7 +11,6 @@ energies reached above the lowest of all optimisers.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import ase.io
@@ -20,9 +19,8 @@ import torch
 from ase import Atoms
 from ase.optimize import BFGS
 from measurement import common_facts, emit, note, quartiles
+from searches import add_search_options, chosen_files, chosen_surface
 
-from mlip.calculators import MLIPCalculator
-from mlip.calculators.named import named_calculator
 from mlip.errors import InputError
 from mlip.search.rfo import RFO
 
@@ -40,18 +38,13 @@ OPTIMISERS: dict[str, tuple[type, dict[str, Any]]] = {
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
+    facts, engine = chosen_surface(arguments)
     common = {
         **common_facts("minimisation_steps", arguments),
-        "model": None if arguments.calculator else arguments.model,
-        "calculator": arguments.calculator,
+        **facts,
         "fmax_eV_per_A": FMAX,
     }
-    engine = (
-        named_calculator(arguments.calculator)
-        if arguments.calculator
-        else MLIPCalculator(arguments.model, dtype=arguments.dtype)
-    )
-    files = sorted(arguments.pairs.glob("*.xyz"))[:: arguments.every][: arguments.limit]
+    files = chosen_files(arguments)
     for noise in NOISE:
         starts = [_displaced(ase.io.read(path, index=0), noise, seed) for seed, path in enumerate(files)]
         runs = {
@@ -78,15 +71,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--pairs", type=Path, required=True, help="folder of files whose first frames are taken"
-    )
-    parser.add_argument("--model", default="default", help="bundled model or checkpoint")
-    parser.add_argument("--calculator", help="instead of a model: tblite")
-    parser.add_argument("--every", type=int, default=1, help="only each so manieth structure")
-    parser.add_argument("--limit", type=int, help="at most so many structures")
-    parser.add_argument("--dtype", default="float64")
-    parser.add_argument("--threads", type=int, default=2)
+    add_search_options(parser, pairs="folder of files whose first frames are taken", each="structure")
     return parser.parse_args()
 
 

@@ -23,8 +23,8 @@ from typing import Any
 import ase.io
 import torch
 from measurement import common_facts, emit, note
+from searches import add_search_options, chosen_files, chosen_surface
 
-from mlip.calculators import MLIPCalculator
 from mlip.calculators.named import named_calculator
 from mlip.search.reaction import Reaction
 from mlip.search.stationary import find_saddles
@@ -37,21 +37,16 @@ CONFIRMING_STEPS = 20
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
+    facts, engine = chosen_surface(arguments)
     common = {
         **common_facts("transition_states", arguments),
-        "model": None if arguments.calculator else arguments.model,
-        "calculator": arguments.calculator,
+        **facts,
         "threads": arguments.threads,
     }
-    files = sorted(arguments.pairs.glob("*.xyz"))[:: arguments.every][: arguments.limit]
+    files = chosen_files(arguments)
     earlier = _earlier(arguments.resume)
     records = [earlier[path.stem] for path in files if path.stem in earlier]
     left = [path for path in files if path.stem not in earlier]
-    engine = (
-        named_calculator(arguments.calculator)
-        if arguments.calculator
-        else MLIPCalculator(arguments.model, dtype=arguments.dtype)
-    )
     for start in range(0, len(left), arguments.together):
         part = left[start : start + arguments.together]
         note(f"{start} of {len(left)} done; {', '.join(path.stem for path in part)}")
@@ -70,15 +65,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=Path, required=True, help="folder of files with two structures each")
-    parser.add_argument("--model", default="default", help="bundled model or checkpoint")
-    parser.add_argument("--calculator", help="instead of a model: tblite")
+    add_search_options(parser, pairs="folder of files with two structures each", each="pair")
     parser.add_argument("--confirm", action="store_true", help="refine the saddles with GFN2-xTB")
-    parser.add_argument("--every", type=int, default=1, help="only each so manieth pair")
-    parser.add_argument("--limit", type=int, help="at most so many pairs")
     parser.add_argument("--together", type=int, default=16, help="pairs searched at a time")
-    parser.add_argument("--dtype", default="float64")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", type=Path, help="output of an earlier run")
     return parser.parse_args()
 
