@@ -6,34 +6,37 @@
 namespace mlip {
 namespace MLIP_ISA {
 
+// The derivative of the message along the tangents, of which a missing one is zero, and the message itself
+// unless `z` is null.
 template <class T>
 template <int L, bool PURE>
-void Message<T>::dual_forward(const T* da, const T* dy, const T* dbeta, T* z, T* dz) const {
+void Message<T>::dual_forward(const T* da, const T* dy, const T* dbeta, const T* dtable, T* z, T* dz) const {
   const Rows rows = receiver_rows(s, kChunk);
   const int64_t nb = PURE ? 1 : L;
   parallel_chunks(rows, s.receivers_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
-    std::vector<T> b(nb * factor.padded), db(nb * factor.padded);
+    std::vector<T> b(nb * factor.padded), db(nb * factor.padded, T(0));
     for (int64_t n = first; n < last; n++) {
-      T *zn = z + n * node_z, *dzn = dz + n * node_z;
-      std::fill(zn, zn + node_z, T(0));
+      T *zn = z ? z + n * node_z : nullptr, *dzn = dz + n * node_z;
+      if (zn) std::fill(zn, zn + node_z, T(0));
       std::fill(dzn, dzn + node_z, T(0));
       for (int64_t e = rows.start[n]; e < rows.start[n + 1]; e++) {
         factor.angular(y + e * harmonics, b.data());
-        factor.angular(dy + e * harmonics, db.data());
+        if (dy) factor.angular(dy + e * harmonics, db.data());
         const T* as = a + s.senders[e] * node_a;
         const T* das = da ? da + s.senders[e] * node_a : nullptr;
         for_blocks<T, 2>(s.channels, [&](int64_t c, auto nv, int part) {
           using B = Block<T, nv.value>;
           B w[L], dw[L];
           for (int l = 0; l < L; l++) w[l] = dw[l] = B::zero();
-          const T* p = table + table_offset(e) + c;
-          radial<T, L, nv.value>(beta + e * s.basis, p, s.basis, s.channels, part, w);
-          radial<T, L, nv.value>(dbeta + e * s.basis, p, s.basis, s.channels, part, dw);
+          const int64_t at = table_offset(e) + c;
+          radial<T, L, nv.value>(beta + e * s.basis, table + at, s.basis, s.channels, part, w);
+          if (dbeta) radial<T, L, nv.value>(dbeta + e * s.basis, table + at, s.basis, s.channels, part, dw);
+          if (dtable) radial<T, L, nv.value>(beta + e * s.basis, dtable + at, s.basis, s.channels, part, dw);
           const int64_t points = s.points, channels = s.channels, stride = a_stride, padded = factor.padded;
           const int* degree_of = factor.degree_of.data();
           const T *bq = b.data(), *dbq = db.data(), *aq = as + c, *daq = das ? das + c : nullptr;
-          T *zq = zn + c, *dzq = dzn + c;
-          for (int64_t q = 0; q < points; q++, bq++, dbq++, aq += stride, zq += channels, dzq += channels) {
+          T *zq = zn ? zn + c : nullptr, *dzq = dzn + c;
+          for (int64_t q = 0; q < points; q++, bq++, dbq++, aq += stride, dzq += channels) {
             B t = B::zero(), dt = B::zero();
             const int first_l = PURE ? degree_of[q] : 0, last_l = PURE ? first_l + 1 : L;
             for (int l = first_l; l < last_l; l++) {
@@ -43,12 +46,14 @@ void Message<T>::dual_forward(const T* da, const T* dy, const T* dbeta, T* z, T*
               dt.add(dw[l], bq[j]);
             }
             const B from = B::read(aq, part);
-            B value = B::read(zq, part), tangent = B::read(dzq, part);
-            value.add(from, t);
+            B tangent = B::read(dzq, part);
             tangent.add(from, dt);
             if (daq) tangent.add(B::read(daq + q * stride, part), t);
-            value.write(zq, part);
             tangent.write(dzq, part);
+            if (!zq) continue;
+            B value = B::read(zq + q * channels, part);
+            value.add(from, t);
+            value.write(zq + q * channels, part);
           }
         });
       }
@@ -131,7 +136,7 @@ int message_dual(const MlipMessageShape* s, const T* da, const T* dy, const T* d
                  const T* beta, const T* table, const T* weight, T* z, T* dz) {
   const Message<T> m(*s, a, y, beta, table, weight);
   return dispatch(m, [&](auto l, auto pure) {
-    m.template dual_forward<l.value, pure.value>(da, dy, dbeta, z, dz);
+    m.template dual_forward<l.value, pure.value>(da, dy, dbeta, nullptr, z, dz);
   });
 }
 

@@ -186,12 +186,10 @@ struct Message {
   template <int L, bool PURE>
   void backward(const T* g, T* ga, T* gy, T* gbeta, T* gtable) const;
   template <int L, bool PURE>
-  void dual_forward(const T* da, const T* dy, const T* dbeta, T* z, T* dz) const;
+  void dual_forward(const T* da, const T* dy, const T* dbeta, const T* dtable, T* z, T* dz) const;
   template <int L, bool PURE>
   void dual_backward(const T* gz, const T* gdz, const T* da, const T* dy, const T* dbeta, T* ga, T* gda,
                      T* gtable) const;
-  template <int L, bool PURE>
-  void double_backward_nodes(const T* da, const T* dy, const T* dbeta, const T* dtable, T* gg) const;
   template <int L, bool PURE>
   void double_backward(const T* da, const T* dy, const T* dbeta, const T* dtable, const T* g, T* ga,
                        T* gy, T* gbeta, T* gtable) const;

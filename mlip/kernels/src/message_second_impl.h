@@ -1,58 +1,9 @@
 // Second derivatives of the message operator, and the entry points of the three; included by kernels_impl.h only.
 #pragma once
-#include "message_impl.h"
+#include "message_dual_impl.h"
 
 namespace mlip {
 namespace MLIP_ISA {
-
-// gg = sum over e -> n of da t + a dt: the part of the second derivative that lives on receivers.
-template <class T>
-template <int L, bool PURE>
-void Message<T>::double_backward_nodes(const T* da, const T* dy, const T* dbeta, const T* dtable,
-                                       T* gg) const {
-  const Rows rows = receiver_rows(s, kChunk);
-  const int64_t nb = PURE ? 1 : L;
-  parallel_chunks(rows, s.receivers_n, s.threads, [&](int64_t, int64_t first, int64_t last) {
-    std::vector<T> b(nb * factor.padded), db(nb * factor.padded, T(0));
-    for (int64_t n = first; n < last; n++) {
-      T* out_row = gg + n * node_z;
-      std::fill(out_row, out_row + node_z, T(0));
-      for (int64_t e = rows.start[n]; e < rows.start[n + 1]; e++) {
-        factor.angular(y + e * harmonics, b.data());
-        if (dy) factor.angular(dy + e * harmonics, db.data());
-        const T* as = a + s.senders[e] * node_a;
-        const T* das = da ? da + s.senders[e] * node_a : nullptr;
-        for_blocks<T, 1>(s.channels, [&](int64_t c, auto nv, int part) {
-          using B = Block<T, nv.value>;
-          B w[L], dw[L];
-          for (int l = 0; l < L; l++) w[l] = dw[l] = B::zero();
-          const int64_t at = table_offset(e) + c;
-          radial<T, L, 1>(beta + e * s.basis, table + at, s.basis, s.channels, part, w);
-          if (dbeta) radial<T, L, 1>(dbeta + e * s.basis, table + at, s.basis, s.channels, part, dw);
-          if (dtable) radial<T, L, 1>(beta + e * s.basis, dtable + at, s.basis, s.channels, part, dw);
-          const int64_t points = s.points, channels = s.channels, stride = a_stride, padded = factor.padded;
-          const int* degree_of = factor.degree_of.data();
-          const T *bq = b.data(), *dbq = db.data(), *aq = as + c, *daq = das ? das + c : nullptr;
-          T* out_at = out_row + c;
-          for (int64_t q = 0; q < points; q++, bq++, dbq++, aq += stride, out_at += channels) {
-            B t = B::zero(), dt = B::zero();
-            const int first_l = PURE ? degree_of[q] : 0, last_l = PURE ? first_l + 1 : L;
-            for (int l = first_l; l < last_l; l++) {
-              const int64_t j = PURE ? 0 : l * padded;
-              t.add(w[l], bq[j]);
-              dt.add(w[l], dbq[j]);
-              dt.add(dw[l], bq[j]);
-            }
-            B out = B::read(out_at, part);
-            out.add(B::read(aq, part), dt);
-            if (daq) out.add(B::read(daq + q * stride, part), t);
-            out.write(out_at, part);
-          }
-        });
-      }
-    }
-  });
-}
 
 template <class T>
 template <int L, bool PURE>
@@ -153,7 +104,7 @@ int message_double_backward(const MlipMessageShape* s, const T* da, const T* dy,
                             const T* table, const T* weight, T* gg, T* ga, T* gy, T* gbeta, T* gtable) {
   const Message<T> m(*s, a, y, beta, table, weight);
   return dispatch(m, [&](auto l, auto pure) {
-    m.template double_backward_nodes<l.value, pure.value>(da, dy, dbeta, dtable, gg);
+    m.template dual_forward<l.value, pure.value>(da, dy, dbeta, dtable, nullptr, gg);
     m.template double_backward<l.value, pure.value>(da, dy, dbeta, dtable, g, ga, gy, gbeta, gtable);
   });
 }
