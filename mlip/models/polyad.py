@@ -174,6 +174,9 @@ class Layer(nn.Module):
 class Readout(nn.Module):
     """Scalars to one energy per atom: a linear map, and in the last layer a small network beside it."""
 
+    HIDDEN_MATRICES = ("hidden",)
+    """Read by `mlip.training.optimizer`."""
+
     def __init__(self, channels: int, width: int, *, network: bool) -> None:
         super().__init__()
         self.linear = nn.Parameter(torch.randn(channels))

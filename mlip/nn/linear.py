@@ -21,6 +21,9 @@ class EquivariantLinear(nn.Module):
         channels_out: Channels out.
     """
 
+    HIDDEN_MATRICES = ("weight",)
+    """Read by `mlip.training.optimizer`."""
+
     degree: Tensor
 
     def __init__(self, lmax: int, channels_in: int, channels_out: int) -> None:

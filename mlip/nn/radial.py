@@ -124,6 +124,9 @@ class RadialTable(ConstantModule):
             (free coefficients).
     """
 
+    HIDDEN_MATRICES = ("second", "third")
+    """Read by `mlip.training.optimizer`."""
+
     envelope: Tensor
     features: Tensor
 

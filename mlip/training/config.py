@@ -152,9 +152,11 @@ def max_weight(schedule: Schedule) -> float:
 
 
 class Optimizer(Section):
-    """AdamW, or its AMSGrad form. Weight decay acts on matrices and higher tensors, not on vectors."""
+    """AdamW, or its AMSGrad form; ``muon`` moves the matrices between hidden features by orthogonalised
+    steps and the rest by AdamW, see ``mlip.training.optimizer``. Weight decay acts on matrices and higher
+    tensors, not on vectors."""
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "muon"] = "adamw"
     lr: PositiveFloat = 1e-2
     weight_decay: NonNegativeFloat = 0.0
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)

@@ -20,6 +20,7 @@ from mlip.training.hessians import with_products
 from mlip.training.loader import BatchLoader
 from mlip.training.loss import Labels, Weights, batch_loss
 from mlip.training.metrics import ErrorSums
+from mlip.training.optimizer import make_optimizer
 from mlip.training.packed import Batch, PackedFrames
 from mlip.training.relaxation import Relaxations
 from mlip.training.sampling import EpochSampler
@@ -233,22 +234,3 @@ class TrainingModule(pl.LightningModule):
         self.potential.load_state_dict(state["potential"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
-
-
-def make_optimizer(potential: Potential, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with weight decay on tensors of two or more dimensions."""
-    parameters = [p for p in potential.parameters() if p.requires_grad]
-    if not parameters:
-        raise InputError("the model has no weights to train")
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.optimizer.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.optimizer.lr,
-        betas=config.optimizer.betas,
-        eps=config.optimizer.eps,
-        amsgrad=config.optimizer.amsgrad,
-        fused=True,
-    )
