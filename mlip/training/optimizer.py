@@ -65,7 +65,9 @@ class Muon(torch.optim.AdamW):
     def _step_of_matrices(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state, lr = self.state[p], group["lr"]
         if not state:
+            state["step"] = torch.zeros(())  # AdamW looks for it when a state is restored
             state["momentum"] = torch.zeros_like(p)
+        state["step"] += 1
         momentum = state["momentum"].lerp_(grad, 1 - MUON_MOMENTUM)
         update = orthogonalised(torch.lerp(grad, momentum, MUON_MOMENTUM))
         p.mul_(1 - lr * group["weight_decay"])

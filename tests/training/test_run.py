@@ -80,8 +80,11 @@ def test_normalisation_reaches_the_model(settings: dict[str, Any]) -> None:
     assert header["cutoff"] == 3.0
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_resume_is_exact(settings: dict[str, Any], tmp_path: Path, state_differences, stop: int) -> None:
+@pytest.mark.parametrize(("stop", "optimizer"), [(1, "adamw"), (2, "adamw"), (1, "muon")])
+def test_resume_is_exact(
+    settings: dict[str, Any], tmp_path: Path, state_differences, stop: int, optimizer: str
+) -> None:
+    settings = settings | {"optimizer": {"name": optimizer}}
     train(settings, output=str(tmp_path / "whole"))
     first = train(settings, stop_after=stop)
     assert (first.finished, first.reason, first.epoch, first.metrics) == (False, "stop_after", stop, {})
