@@ -35,7 +35,8 @@ def ts(
     fmax: Annotated[float, typer.Option(help="Converged when no force is larger than this, eV/Å.")] = 0.01,
     temperature: Annotated[float, typer.Option(metavar="K", help="Of the Gibbs energies, K.")] = 298.15,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Results; default NAME-ts beside the (first) input.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Results; default NAME-ts, of the inputs, beside the first."),
     ] = None,
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model file.")] = DEFAULT_MODEL,
     calculator: Annotated[
@@ -68,7 +69,7 @@ def ts(
     tasks = plan(structures or [], guess)
     for task in tasks:
         check_thermochemistry(task.structures[0], temperature=temperature)
-    folder = _folder(out, structures or [], guess)
+    folder = _folder(out, structures or [], guess, tasks)
     engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
     _check_elements(tasks, engine)
     settings = {**chosen, **_identity(model if calculator is None else None)}
@@ -143,14 +144,15 @@ def _need_matplotlib() -> None:
         )
 
 
-def _folder(out: Path | None, structures: list[Path], guess: Path | None) -> Path:
+def _folder(out: Path | None, structures: list[Path], guess: Path | None, tasks: list[Task]) -> Path:
     """Where results go.
 
     Raises:
         InputError: The folder above it does not exist, or it is a file or holds the inputs.
     """
     first = guess if guess is not None else structures[0]
-    folder = out if out is not None else first.with_name(f"{first.name if first.is_dir() else first.stem}-ts")
+    name = first.name if first.is_dir() else first.stem if guess is not None else tasks[0].name
+    folder = out if out is not None else first.with_name(f"{name}-ts")
     if folder.exists() and not folder.is_dir():
         raise InputError(
             f"{folder}: is a file, but must be a folder for the results: choose another with --out"

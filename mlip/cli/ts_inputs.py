@@ -49,7 +49,7 @@ def plan(structures: Sequence[Path], guess: Path | None) -> list[Task]:
         only = structures[0]
         return _folder(only) if only.is_dir() else [_two_frames(only)]
     if len(structures) == 2:
-        return [_two_files(structures[0], structures[1], name=structures[0].stem)]
+        return [_two_files(*structures, name=_common_name(*structures))]
     raise InputError(
         f"{len(structures)} structures are given, but `mlip ts` needs REACTANT and PRODUCT, one file with "
         "both, a folder of such files, or --guess STRUCT"
@@ -83,6 +83,14 @@ def _two_files(reactant: Path, product: Path, *, name: str) -> Task:
             raise InputError(f"{path}: holds {len(frames)} structures, but must hold one end of the reaction")
         ends.append(frames[0])
     return Task(name=name, sources=(reactant, product), structures=(ends[0], ends[1]))
+
+
+def _common_name(reactant: Path, product: Path) -> str:
+    """NAME of NAME-reactant and NAME-product; else both names, so that other pairs have other names."""
+    halves = [ENDS.match(path.stem) for path in (reactant, product)]
+    if all(halves) and len({half["name"] for half in halves if half is not None}) == 1:
+        return str(halves[0]["name"])  # type: ignore[index]
+    return reactant.stem if reactant.stem == product.stem else f"{reactant.stem}-{product.stem}"
 
 
 def _folder(folder: Path) -> list[Task]:

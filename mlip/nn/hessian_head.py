@@ -95,6 +95,9 @@ class HessianHead(ConstantModule):
         width: Width of the networks.
     """
 
+    HIDDEN_MATRICES = ("angular", "pair_hidden", "pair_out", "arm_hidden", "arm_out", "arm_mix")
+    """Read by `mlip.training.optimizer`."""
+
     tensor: Tensor
 
     def __init__(

@@ -59,6 +59,7 @@ IDENTICAL: Final = 0.05
 
 _RANK: Final = (
     "intended",
+    "verified",
     "one-sided",
     "unintended",
     "same basin",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal[
     "intended",
+    "verified",
     "one-sided",
     "unintended",
     "same basin",
@@ -57,11 +58,12 @@ class Verdict:
     """The outcome in a word and in a sentence.
 
     Attributes:
-        kind: "intended" is what was asked for; everything else is not.
+        kind: "intended" (the saddle connects the ends that were given) and "verified" (no ends were given:
+            a saddle between two minima) are what was asked for; everything else is not.
         text: What was found, for people.
         robust: Whether bonds 5 % longer or shorter lead to the same kind; None where bonds played no part.
         same_conformers: Whether both ends are the very minima that were asked for, not other conformers;
-            None unless intended.
+            None unless intended or verified.
     """
 
     kind: Kind
@@ -72,7 +74,7 @@ class Verdict:
     @property
     def reached(self) -> bool:
         """Whether what was asked for was found."""
-        return self.kind == "intended"
+        return self.kind in ("intended", "verified")
 
 
 def judge_saddle(modes: NormalModes) -> Verdict | None:
@@ -162,12 +164,12 @@ def describe_connection(ends: tuple[Atoms, Atoms]) -> Verdict:
     broken, formed = bond_changes(*bonds)
     if broken or formed:
         text = f"one imaginary mode; the path down from it: {describe_changes(ends[0], broken, formed)}"
-        return Verdict(kind="intended", text=text, same_conformers=True)
+        return Verdict(kind="verified", text=text, same_conformers=True)
     apart = rmsd(*ends)
     if apart < 0.1 * CONFORMER:
         return Verdict(kind="same basin", text="both sides of the saddle lead to the same minimum")
     text = f"one imaginary mode; the path down from it connects conformers {apart:.2f} Å apart"
-    return Verdict(kind="intended", text=text, same_conformers=True)
+    return Verdict(kind="verified", text=text, same_conformers=True)
 
 
 def has_imaginary(modes: NormalModes) -> bool:

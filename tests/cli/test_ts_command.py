@@ -40,23 +40,23 @@ def test_two_ends(run, ends: Path, gfn2) -> None:
     before = Path("hcn.xyz").read_bytes()
     result = run("ts", "hcn.xyz", "hnc.xyz", *gfn2)
     assert result.exit_code == 0, result.stderr
-    assert "hcn: intended: one imaginary mode" in result.stdout
+    assert "hcn-hnc: intended: one imaginary mode" in result.stdout
     assert "saddle: 1426" in result.stdout
     assert "barrier: 3.175 eV (73.2 kcal/mol), reverse 2.307 eV (53.2 kcal/mol)" in result.stdout
-    assert {path.name for path in Path("hcn-ts").iterdir()} == WRITTEN
+    assert {path.name for path in Path("hcn-hnc-ts").iterdir()} == WRITTEN
     assert Path("hcn.xyz").read_bytes() == before
-    report = json.loads(Path("hcn-ts/result.json").read_text())
+    report = json.loads(Path("hcn-hnc-ts/result.json").read_text())
     assert report["verdict"] == "intended"
     assert report["barrier_eV"] == pytest.approx(3.17537, abs=1e-4)
     assert report["imaginary_frequency_per_cm"] == pytest.approx(-1426.1, abs=2.0)
-    path = read("hcn-ts/path.extxyz", index=":")
+    path = read("hcn-hnc-ts/path.extxyz", index=":")
     arcs = [frame.info["arc"] for frame in path]
     assert arcs == sorted(arcs)
     assert path[0].get_distance(0, 1) < path[-1].get_distance(0, 1)  # from reactant to product
     heights = [frame.get_potential_energy() for frame in path]
     assert arcs[int(np.argmax(heights))] == 0.0
-    assert read("hcn-ts/saddle.xyz").get_potential_energy() == pytest.approx(max(heights), abs=1e-6)
-    assert Path("hcn-ts/profile.png").read_bytes().startswith(b"\x89PNG")
+    assert read("hcn-hnc-ts/saddle.xyz").get_potential_energy() == pytest.approx(max(heights), abs=1e-6)
+    assert Path("hcn-hnc-ts/profile.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_folder_is_resumed(run, ends: Path, gfn2) -> None:
@@ -93,7 +93,7 @@ def test_guess(run, ends: Path, gfn2) -> None:
     result = run("ts", "--guess", "near.xyz", *gfn2, "--json", "--out", "here")
     assert result.exit_code == 0, result.stderr
     (item,) = json.loads(result.stdout)["reactions"]
-    assert item["verdict"] == "intended"
+    assert item["verdict"] == "verified"
     assert "H0-C1" in item["verdict_text"]
     assert {item["barrier_eV"] > 3.0, item["reverse_barrier_eV"] > 3.0} == {True, False}
     assert {path.name for path in Path("here").iterdir()} == WRITTEN
@@ -103,8 +103,8 @@ def test_hopeless_requests_end_with_a_verdict(run, ends: Path, model_file: Path)
     write("methane.xyz", molecule("CH4"))
     result = run("ts", "water.xyz", "methane.xyz", "--model", model_file)
     assert result.exit_code == 3
-    assert "water: different formulas: the reactant is H2O, the product CH4" in result.stdout
-    assert json.loads(Path("water-ts/result.json").read_text())["reached"] is False
+    assert "water-methane: different formulas: the reactant is H2O, the product CH4" in result.stdout
+    assert json.loads(Path("water-methane-ts/result.json").read_text())["reached"] is False
     same = run("ts", "water.xyz", "water.xyz", "--model", model_file, "--out", "same", "--json")
     assert same.exit_code == 3
     assert json.loads(same.stdout)["reactions"][0]["verdict"] == "identical ends"
