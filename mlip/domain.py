@@ -50,12 +50,18 @@ class Domain(nn.Module):
         self, features: Float[Tensor, "atoms features"], species: Int[Tensor, " atoms"]
     ) -> Float[Tensor, " atoms"]:
         """Mahalanobis distance to the training atoms of the same species (an index, not Z)."""
-        distance = features.new_zeros(features.shape[0])
-        for index in species.unique().tolist():
-            mine = (species == index).nonzero().squeeze(1)
-            whitened = (features[mine] - self.mean[index]) @ self.whitening[index]
-            distance[mine] = whitened.norm(dim=1)
-        return distance
+        order = torch.argsort(species, stable=True)
+        counts = torch.bincount(species, minlength=self.mean.shape[0]).tolist()
+        centred = (features - self.mean.index_select(0, species)).index_select(0, order)
+        parts = [
+            torch.mm(part, self.whitening[index])
+            for index, part in enumerate(centred.split(counts))
+            if counts[index]
+        ]
+        whitened = torch.cat([centred.new_zeros(0, centred.shape[1]), *parts])
+        return torch.empty_like(whitened[:, 0]).index_copy_(
+            0, order, torch.linalg.vector_norm(whitened, dim=1)
+        )
 
     def forward(
         self, features: Float[Tensor, "atoms features"], species: Int[Tensor, " atoms"]
