@@ -23,9 +23,15 @@ def info(
     if as_json:
         print(json.dumps({"command": "info", **facts}, indent=2))
         return
+    errors = facts.get("metrics")
+    tabular = isinstance(errors, dict) and all(isinstance(of_frames, dict) for of_frames in errors.values())
     for name, value in facts.items():
-        for line in _lines(name, value):
-            print(line)
+        if name != "metrics" or not tabular:
+            print("\n".join(_lines(name, value)))
+    if errors and tabular:
+        from mlip.training.report import metrics_table
+
+        print(f"errors (by element too with --json):\n{metrics_table(errors)}")
 
 
 def model_facts(path: Path, header: dict[str, Any]) -> dict[str, Any]:

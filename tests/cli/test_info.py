@@ -35,6 +35,15 @@ def test_text(run, model_file: Path) -> None:
     assert "license: MIT" in lines
 
 
+def test_errors_are_a_table(run) -> None:
+    result = run("info", "default")
+    assert result.exit_code == 0, result.stderr
+    assert "errors (by element too with --json):" in result.stdout
+    header = next(line for line in result.stdout.splitlines() if "F RMSE" in line)
+    assert "E/atom RMSE" in header
+    assert "forces_rmse_H" not in result.stdout
+
+
 def test_weights_are_not_loaded(run, model_file: Path, monkeypatch) -> None:
     monkeypatch.setattr("safetensors.torch.load_file", None)
     assert run("info", model_file).exit_code == 0
