@@ -152,14 +152,15 @@ def max_weight(schedule: Schedule) -> float:
 
 
 class Optimizer(Section):
-    """AdamW, or its AMSGrad form; ``muon`` moves the matrices between hidden features by orthogonalised
-    steps and the rest by AdamW, see ``mlip.training.optimizer``. Weight decay acts on matrices and higher
-    tensors, not on vectors."""
+    """``muon`` moves the matrices between hidden features by orthogonalised steps and the rest as AdamW does,
+    see ``mlip.training.optimizer``; ``adamw``, or its AMSGrad form, moves all alike and wants about half the
+    learning rate. Weight decay acts on matrices and higher tensors, not on vectors.
+    """
 
-    name: Literal["adamw", "muon"] = "adamw"
-    lr: PositiveFloat = 1e-2
+    name: Literal["muon", "adamw"] = "muon"
+    lr: PositiveFloat = 0.03
     weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
     eps: PositiveFloat = 1e-8
     amsgrad: bool = False
 

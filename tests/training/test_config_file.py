@@ -150,7 +150,7 @@ def test_no_test_files(tmp_path: Path) -> None:
 def test_a_resumed_run_must_be_the_same() -> None:
     started = dump(parse())
     check_same_run(parse(max_time=5, num_threads=2, output="elsewhere", device="cpu"), started)
-    with pytest.raises(InputError, match=r"`optimizer\.lr` is 0\.5 but the run was started with 0\.01"):
+    with pytest.raises(InputError, match=r"`optimizer\.lr` is 0\.5 but the run was started with 0\.03"):
         check_same_run(parse(optimizer={"lr": 0.5}), started)
     with pytest.raises(InputError, match=r"`model\.num_channels` is 8 but the run was started with None"):
         check_same_run(parse(model={"name": "polyad", "num_channels": 8}), started)

@@ -23,7 +23,7 @@ def test_steps_are_those_of_a_plain_loop(settings: dict[str, Any], frames: list[
     changes = {
         "max_epochs": 1,
         "gradient_clip": 0.5,
-        "optimizer": {"lr": 0.01, "weight_decay": 0.1, "amsgrad": True},
+        "optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1, "amsgrad": True},
         "loss": {"energy": [[0, 2], [0.5, 20]], "forces": 3},
     }
     config = parse_config(settings | changes, "settings")
@@ -43,7 +43,7 @@ def test_steps_are_those_of_a_plain_loop(settings: dict[str, Any], frames: list[
         {"params": [w for w in weights if w.ndim >= 2], "weight_decay": 0.1},
         {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=0.01, amsgrad=True)
+    optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.99), amsgrad=True)
     clipped = 0
     for step, share in enumerate(module.sampler.batches(0)):
         batch = data.batch(share.frames)

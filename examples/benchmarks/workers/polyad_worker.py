@@ -66,7 +66,7 @@ def training(options: dict[str, Any]) -> Task:
             "model": {"name": "polyad"},
             "data": {"train": options["structures"], "valid": 1},
             "loss": {"energy": 1.0, "forces": 100.0},
-            "optimizer": {"lr": 1e-3, "amsgrad": True},
+            "optimizer": {"name": "adamw", "lr": 1e-3, "amsgrad": True},
             "ema": 0.99,
             "gradient_clip": 10.0,
             "dtype": options["dtype"],
