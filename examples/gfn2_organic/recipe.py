@@ -2,10 +2,11 @@
 
     python examples/gfn2_organic/recipe.py all --data DATA --run RUN [--workers N] [--scale 0.01]
 
-or step by step, `label`, `pack`, `train`, `head`, `evaluate`, `card` in the place of `all`. `label` lists the
-molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same command goes on.
-`pack` gathers the shards that are there, also while `label` runs. `train` trains on energies and forces,
-`head` adds the head for Hessians and leaves the rest as it is. Needs `pip install ".[train,labels]"`.
+or step by step, `label`, `pack`, `hessians`, `train`, `head`, `evaluate`, `card` in the place of `all`.
+`label` lists the molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same
+command goes on. `pack` gathers the shards that are there, also while `label` runs. `hessians` labels more
+second derivatives. `train` trains on energies and forces, `head` adds the head for Hessians and leaves the
+rest as it is. Needs `pip install ".[train,labels]"`.
 """
 
 from __future__ import annotations
@@ -178,10 +179,10 @@ def label(out: Path, *, workers: int, scale: float) -> None:
     run(out, TBLite, workers=workers, on_progress=say)
 
 
-def train(config: str, data: Path, out: Path, more: list[str]) -> None:
-    """`mlip train` with a configuration of this folder, on the data in a folder."""
-    parts = [f"data.{name}={(data / f'{name}.h5').resolve()}" for name in ("train", "valid")]
-    parts.append(f"data.test.unseen_scaffolds={(data / 'test.h5').resolve()}")
+def train(config: str, data: Path, frames: str, out: Path, more: list[str]) -> None:
+    """`mlip train` with a configuration of this folder, on frames of a folder of data."""
+    files = {"train": frames, "valid": "valid.h5", "test.unseen_scaffolds": "test.h5"}
+    parts = [f"data.{name}={(data / file).resolve()}" for name, file in files.items()]
     command = [sys.executable, "-c", "from mlip.cli import main; main()", "train", str(HERE / config)]
     subprocess.run([*command, *parts, f"output={out.resolve()}", *more], check=True)
 
@@ -206,7 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    steps = ("label", "pack", "train", "head", "evaluate", "card")
+    steps = ("label", "pack", "hessians", "train", "head", "evaluate", "card")
     parser.add_argument("step", choices=("all", *steps))
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--run", type=Path, default=HERE / "run", help="folder of the training")
@@ -214,6 +215,7 @@ def main() -> None:
     parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md", help="the model card")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the numbers of molecules")
     parser.add_argument("--workers", type=int, default=1, help="processes that label")
+    parser.add_argument("--hessians", type=int, default=3000, help="Hessians to add")
     parser.add_argument("--limit", type=int, default=500, help="relaxations to compare, of each sort")
     parser.add_argument("--nve", type=int, default=50, help="molecules to run dynamics of")
     parser.add_argument("--picoseconds", type=float, default=0.0, help="of dynamics; 100 takes hours")
@@ -228,11 +230,15 @@ def main() -> None:
         elif step == "pack":
             summary = pack(given.data)
             print(json.dumps({name: part["frames"] for name, part in summary["parts"].items()}))
+        elif step == "hessians":
+            from hessians import add_hessians
+
+            add_hessians(given.data, count=given.hessians, workers=given.workers, seed=SEED)
         elif step == "train":
-            train("train.yaml", given.data, given.run, given.settings)
+            train("train.yaml", given.data, "train.h5", given.run, given.settings)
         elif step == "head":
             init = f"init={(given.run / 'model.safetensors').resolve()}"
-            train("train_hessians.yaml", given.data, given.run / "head", [init])
+            train("train_hessians.yaml", given.data, "hessians.h5", given.run / "head", [init])
         elif step == "evaluate":
             options = {"limit": given.limit, "nve": given.nve, "picoseconds": given.picoseconds}
             evaluate(given.data, model, result, **options)
