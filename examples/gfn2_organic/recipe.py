@@ -33,6 +33,7 @@ from mlip.datasets.generation.reactions import hydrogen_shifts
 from mlip.datasets.generation.recipes import Amounts, Source
 from mlip.datasets.generation.scaffolds import scaffold_of, split_of
 from mlip.datasets.generation.shards import Progress, make_plan, read_plan, run, write_plan
+from mlip.datasets.h5_reader import H5Dataset
 
 SEED = 1
 QUOTA = {
@@ -200,6 +201,7 @@ def card(data: Path, model: Path, result: Path, out: Path) -> None:
     from card import write_card
 
     summary = json.loads((data / "summary.json").read_text(encoding="utf-8"))
+    summary["parts"]["train"]["hessians"] = len(H5Dataset(data / "hessians.h5"))
     write_card(out, str(model), summary, json.loads(result.read_text(encoding="utf-8")))
 
 
