@@ -59,8 +59,9 @@ def _torch() -> Path:
 
 
 def _fingerprint() -> str:
-    """Changes with everything of polyad that goes into a plugin."""
-    digest = hashlib.sha256()
+    """Changes with everything of polyad that goes into a plugin, and with the place of the torch that it is
+    linked to: another environment, or one made anew elsewhere, needs its own."""
+    digest = hashlib.sha256(str(_torch()).encode())
     files = sorted((_HERE / "src").glob("*.[ch]*")) + sorted(_headers().glob("*.h")) + [_kernels() / _KERNELS]
     for path in files:
         digest.update(path.name.encode() + path.read_bytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from mlip.search.paths import starting_paths
 from mlip.search.reaction import Reaction, vibrations_of
 from mlip.search.settling import AT_REST, Settled, settling
 from mlip.search.stationary import EXACT_EVERY, StationaryPoint, check_demand, saddle_search
-from mlip.search.verdict import Verdict, describe_connection, judge_ends, judge_saddle
+from mlip.search.verdict import Kind, Verdict, describe_connection, judge_ends, judge_saddle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,19 +57,7 @@ MINIMUM_STEPS: Final = 200
 IDENTICAL: Final = 0.05
 """Å; relaxed ends with the same bonds and a smaller RMSD are one minimum."""
 
-_RANK: Final = (
-    "intended",
-    "verified",
-    "one-sided",
-    "unintended",
-    "same basin",
-    "ends not reached",
-    "not a first-order saddle",
-    "saddle not converged",
-    "no barrier",
-    "path not converged",
-    "failed",
-)
+_RANK: Final = get_args(Kind)
 """Verdicts on an attempt, the most telling first."""
 
 

@@ -39,6 +39,7 @@ Kind: TypeAlias = Literal[
     "end not converged",
     "failed",
 ]
+"""What an attempt can come to, the most telling first."""
 
 IMAGINARY: Final = 50.0
 """cm⁻¹; the mode of a saddle is more imaginary than this."""

@@ -101,6 +101,15 @@ def test_another_version_is_another_plugin(plugin: Path, monkeypatch: pytest.Mon
     assert build.cache_dir(wheel()) != here
 
 
+def test_another_torch_is_another_plugin(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The plugin is linked to the libraries of one environment."""
+    here = build.cache_dir(wheel())
+    monkeypatch.setattr(build, "_torch", lambda: tmp_path)
+    assert build.cache_dir(wheel()) != here
+
+
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plugin: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
