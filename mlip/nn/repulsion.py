@@ -24,9 +24,6 @@ class ZBLRepulsion(ConstantModule):
     Source: J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Matter, 1985.
     """
 
-    charges: Tensor
-    reach: Tensor
-    length: Tensor
     pairs: Tensor
     """Of each pair of species: reach squared, 1/length, 1/reach, half the charges' energy at 1 Å."""
     amplitudes: Tensor
@@ -38,10 +35,10 @@ class ZBLRepulsion(ConstantModule):
 
         z = torch.tensor(species, dtype=torch.float64)
         radii = torch.tensor([covalent_radii[n] for n in species], dtype=torch.float64)
-        self.register_constant("charges", z)
-        self.register_constant("reach", (radii[:, None] + radii[None, :]).clamp(max=cutoff))
-        self.register_constant("length", 0.46850 / (z[:, None] ** 0.23 + z[None, :] ** 0.23))
-        per_pair = [self.reach**2, 1 / self.length, 1 / self.reach, 0.5 * COULOMB * z[:, None] * z[None, :]]
+        reach = (radii[:, None] + radii[None, :]).clamp(max=cutoff)
+        rate = (z[:, None] ** 0.23 + z[None, :] ** 0.23) / 0.46850
+        per_pair = [reach**2, rate, 1 / reach, 0.5 * COULOMB * z[:, None] * z[None, :]]
+        self.num_species = len(species)
         self.register_constant("pairs", torch.stack(per_pair).flatten(1))
         self.register_constant("amplitudes", torch.tensor([0.18175, 0.50986, 0.28022, 0.02817]))
         self.register_constant("decays", torch.tensor([3.19980, 0.94229, 0.40290, 0.20162]))
@@ -54,11 +51,11 @@ class ZBLRepulsion(ConstantModule):
         edge_vectors: Float[Tensor, "edges 3"],
     ) -> Float[Tensor, " atoms"]:
         """Energy of each atom; `species` indexes the species given at construction."""
-        i, j = species[receivers], species[senders]
+        pair = species.index_select(0, receivers) * self.num_species + species.index_select(0, senders)
+        _, rate, per_reach, strength = self.pairs.index_select(1, pair).unbind(0)
         r = edge_vectors.norm(dim=-1)
-        screened = (self.amplitudes * torch.exp(-self.decays * (r / self.length[i, j])[:, None])).sum(-1)
-        envelope = polynomial_envelope(r / self.reach[i, j])
-        energy = 0.5 * COULOMB * self.charges[i] * self.charges[j] / r * screened * envelope
+        screened = (self.amplitudes * torch.exp(-self.decays * (r * rate)[:, None])).sum(-1)
+        energy = strength / r * screened * polynomial_envelope(r * per_reach)
         return torch.zeros(species.shape[0], dtype=r.dtype, device=r.device).index_add(0, receivers, energy)
 
     def energy_and_gradient(
@@ -70,12 +67,12 @@ class ZBLRepulsion(ConstantModule):
     ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "edges 3"]]:
         """`forward` and the gradient of its sum, eV/Å, without autograd; few edges are short enough to
         matter."""
-        pair = species.index_select(0, receivers) * len(self.charges) + species.index_select(0, senders)
+        pair = species.index_select(0, receivers) * self.num_species + species.index_select(0, senders)
         squared = edge_vectors.square().sum(1)
         near = (squared < self.pairs[0].index_select(0, pair)).nonzero().squeeze(1)
         if near.shape[0] == 0:
             return edge_vectors.new_zeros(species.shape[0]), torch.zeros_like(edge_vectors)
-        _, rate, per_reach, strength = self.pairs.index_select(1, pair.index_select(0, near))
+        _, rate, per_reach, strength = self.pairs.index_select(1, pair.index_select(0, near)).unbind(0)
         r = squared.index_select(0, near).sqrt()
         decays = self.decays.unsqueeze(1)
         terms = self.amplitudes.unsqueeze(1) * torch.exp(-decays * (r * rate))

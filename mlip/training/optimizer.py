@@ -21,7 +21,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(x: Float[Tensor, "*stack rows columns"], steps: int = 5) -> Tensor:
-    r"""Roughly $UV^T$ of $x = USV^T$: singular values between 0.6 and 1.3, vectors as they were.
+    r"""Roughly $UV^T$ of $x = USV^T$: singular vectors as they were, values near 1 (at most 1.3, smaller
+    where that of x is below a hundredth of its norm).
 
     Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
     https://kellerjordan.github.io/posts/muon/, five steps of a Newton–Schulz iteration.

@@ -221,7 +221,7 @@ def test_a_head_for_a_trained_model(
         ({"loss": {"hvp": 1}, "init": "default"}, "`cutoff` is 3.0 but that of `init` is 5.0; leave it out"),
         (
             {"loss": {"hvp": 1}, "init": "default", "cutoff": 5.0},
-            "`model.num_channels` is 4 but `init` has",
+            "`model.num_channels` is 4 but `init` has 96",
         ),
         ({"loss": {"hvp": 1}, "init": "nowhere.safetensors"}, "neither a file nor one of"),
     ],
