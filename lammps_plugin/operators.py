@@ -17,6 +17,8 @@ NAMESPACE: Final = "mlip_engine"
 NAMES: Final = (
     "edge_basis",
     "edge_basis_backward",
+    "linear",
+    "project",
     "message",
     "message_backward",
     "sphere_product",
@@ -50,6 +52,7 @@ def define() -> torch.library.Library:
     """Define the operators once; where an engine did already, only what tracing needs is added."""
     import mlip.kernels.edge_basis
     import mlip.kernels.halo
+    import mlip.kernels.linear
     import mlip.kernels.message
     import mlip.kernels.sphere_product  # noqa: F401
 

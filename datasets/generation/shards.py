@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,8 @@ def make_plan(
     """
     if not sources:
         raise InputError("there are no molecules to make frames of")
-    twice = [name for name, k in Counter(s.name for s in sources).items() if k > 1]
-    if twice:
-        raise InputError(f"{twice[0]!r} is there twice: every molecule may be given once")
-    order = list(sources)
-    random.Random(seed).shuffle(order)
+    order = _shuffled(sources, seed)
+    _require_once(order)
     return {
         "format": "polyad-generation",
         "version": 1,
@@ -85,8 +83,34 @@ def make_plan(
         "licence": licence,
         "seed": seed,
         "versions": versions(),
-        "sources": [asdict(s) for s in order],
+        "sources": order,
+        "waves": [len(order)],
     }
+
+
+def extend_plan(folder: Path, sources: Sequence[Source]) -> None:
+    """Add a wave of sources to the plan of a folder: the shards that are there stay, new ones come after them.
+
+    Raises:
+        InputError: The folder holds no plan, or a source of one of the names.
+    """
+    plan = read_plan(folder)
+    plan["waves"] = [*_waves(plan), len(sources)]
+    plan["sources"] += _shuffled(sources, plan["seed"])
+    _require_once(plan["sources"])
+    _write(folder, plan)
+
+
+def _shuffled(sources: Sequence[Source], seed: int) -> list[dict[str, Any]]:
+    order = list(sources)
+    random.Random(seed).shuffle(order)
+    return [asdict(s) for s in order]
+
+
+def _require_once(sources: Sequence[dict[str, Any]]) -> None:
+    twice = [name for name, k in Counter(s["name"] for s in sources).items() if k > 1]
+    if twice:
+        raise InputError(f"{twice[0]!r} is there twice: every molecule may be given once")
 
 
 def write_plan(folder: Path, plan: dict[str, Any]) -> None:
@@ -106,6 +130,11 @@ def write_plan(folder: Path, plan: dict[str, Any]) -> None:
             )
         return
     (folder / "shards").mkdir(parents=True, exist_ok=True)
+    _write(folder, plan)
+
+
+def _write(folder: Path, plan: dict[str, Any]) -> None:
+    path = folder / "plan.json"
     temporary = path.with_name("plan.json.tmp")
     temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
     os.replace(temporary, path)
@@ -113,7 +142,7 @@ def write_plan(folder: Path, plan: dict[str, Any]) -> None:
 
 def _changed(there: dict[str, Any], plan: dict[str, Any]) -> list[str]:
     """What is not the same in two plans; of the sources, in words of whoever gave them."""
-    changed = {key for key in plan if plan[key] != there.get(key)}
+    changed = {key for key in plan.keys() - {"waves"} if plan[key] != there.get(key)}
     if "sources" in changed:
         before, now = ({s["name"]: {**s, **s["amounts"]} for s in p["sources"]} for p in (there, plan))
         settings = {
@@ -147,9 +176,17 @@ def num_shards(plan: dict[str, Any]) -> int:
     return len(_chunks(plan))
 
 
+def _waves(plan: dict[str, Any]) -> list[int]:
+    """Numbers of sources that were planned together; older plans have one wave and do not say so."""
+    return list(plan.get("waves", [len(plan["sources"])]))
+
+
 def _chunks(plan: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    sources = plan["sources"]
-    return [sources[k : k + SHARD] for k in range(0, len(sources), SHARD)]
+    chunks, sources = [], iter(plan["sources"])
+    for wave in _waves(plan):
+        left = list(islice(sources, wave))
+        chunks += [left[k : k + SHARD] for k in range(0, wave, SHARD)]
+    return chunks
 
 
 def run(

@@ -32,7 +32,14 @@ from mlip.datasets.generation.pack import pack
 from mlip.datasets.generation.reactions import hydrogen_shifts
 from mlip.datasets.generation.recipes import Amounts, Source
 from mlip.datasets.generation.scaffolds import scaffold_of, split_of
-from mlip.datasets.generation.shards import Progress, make_plan, read_plan, run, write_plan
+from mlip.datasets.generation.shards import (
+    Progress,
+    extend_plan,
+    make_plan,
+    read_plan,
+    run,
+    write_plan,
+)
 from mlip.datasets.h5_reader import H5Dataset
 
 SEED = 1
@@ -53,6 +60,8 @@ QUOTA = {
 }
 """Random molecules by number of heavy atoms; all C, N, O constitutions of up to four are there besides."""
 PAIRS = 1400
+MORE = 0.9
+"""Molecules of the second wave, for training alone and with few frames of each, as a share of the above."""
 SHARES = {"valid": 0.03, "test": 0.08}
 HESSIANS_UP_TO = 13
 """Atoms of molecules that get Hessians."""
@@ -93,6 +102,35 @@ def sources(scale: float) -> list[Source]:
         if (c := complex_(s, common, rng))
     ]
     return out
+
+
+def more_sources(scale: float, known: set[str]) -> list[Source]:
+    """The second wave: other molecules for training, with few frames of each."""
+    lists = sections(HERE / "molecules.txt")
+    common = frozenset(lists["common_scaffolds"])
+    rng = random.Random(SEED + 1)
+    curated = [plain(s) for s in lists["curated"] + lists["drugs"]]
+    quota = {n: round(MORE * scale * k) for n, k in QUOTA.items()}
+    grown = sample_larger(curated, lists["substituents"], quota, seed=SEED + 1)
+    found = [molecule(s, common, rng) for s in grown]
+    found += [
+        c
+        for s in pairs(lists["monomers"], grown, round(MORE * scale * PAIRS), rng)
+        if (c := complex_(s, common, rng))
+    ]
+    return [lean(s, rng) for s in found if s.split == "train" and s.name not in known]
+
+
+def lean(source: Source, rng: random.Random) -> Source:
+    """The source with about eleven frames instead of 24, and without Hessians."""
+    pushes = int(rng.random() < 0.25)
+    if "." in source.smiles:
+        amounts = Amounts(conformers=1, relaxation=4, rattled=1, placed=3, pulled=2, pushes=pushes)
+    else:
+        amounts = Amounts(
+            conformers=1, relaxation=4, rattled=1, stretched=2, twisted=1, thermal=3, pushes=pushes, shifts=0
+        )
+    return replace(source, amounts=amounts)
 
 
 def molecule(smiles: str, common: frozenset[str], rng: random.Random) -> Source:
@@ -161,6 +199,7 @@ def label(out: Path, *, workers: int, scale: float) -> None:
         theory = TBLite.level_of_theory
         plan = make_plan(sources(scale), seed=SEED, level_of_theory=theory, licence="CC0-1.0", about=about)
         write_plan(out, plan)
+        extend_plan(out, more_sources(scale, {s["name"] for s in plan["sources"]}))
     elif read_plan(out)["about"] != about:
         sys.exit(f"{out} holds a set of other settings: {read_plan(out)['about']}")
     begin = time.monotonic()

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "edge_basis.h"
+#include "linear.h"
 #include "message.h"
 #include "sphere_product.h"
 
@@ -26,7 +27,8 @@ thread_local int current_threads = 0;  // 0: as many as OpenMP gives
 thread_local double kernel_time = 0;   // s, of the current evaluation
 
 // The fields of these are given by place below.
-static_assert(sizeof(MlipEdgeShape) == 6 * 8 && sizeof(MlipMessageShape) == 13 * 8 && sizeof(MlipSphereShape) == 9 * 8);
+static_assert(sizeof(MlipEdgeShape) == 6 * 8 && sizeof(MlipMessageShape) == 13 * 8 && sizeof(MlipSphereShape) == 9 * 8 &&
+              sizeof(MlipLinearShape) == 5 * 8 && sizeof(MlipProjectShape) == 5 * 8);
 
 // Calls the float or the double kernel, by the type of `like`.
 template <class Call>
@@ -207,6 +209,37 @@ Tensors3 sphere_product_backward(const Tensor &g_, const Tensor &a, const Tensor
   return {ga, gscale, gweight};
 }
 
+// --- linear ---------------------------------------------------------------------------------------
+
+// The last operand of both is for the gradient alone.
+Tensor linear(const Tensor &x_, const Tensor &weight_, const Tensor &) {
+  const Tensor x = x_.contiguous(), weight = weight_.contiguous();
+  Tensor out = at::empty({x.size(0), x.size(1), weight.size(2)}, x.options());
+  const MlipLinearShape s{x.size(0), weight.size(0), x.size(2), weight.size(2), current_threads};
+  by_type(x, "linear", [&](auto t) {
+    using T = decltype(t);
+    if constexpr (std::is_same_v<T, float>)
+      return mlip_linear_f32(&s, data<T>(x), data<T>(weight), data<T>(out));
+    else
+      return mlip_linear_f64(&s, data<T>(x), data<T>(weight), data<T>(out));
+  });
+  return out;
+}
+
+Tensor project(const Tensor &x_, const Tensor &matrix_, const Tensor &) {
+  const Tensor x = x_.contiguous(), matrix = matrix_.contiguous();
+  Tensor out = at::empty({x.size(0), matrix.size(0), x.size(2)}, x.options());
+  const MlipProjectShape s{x.size(0), x.size(1), matrix.size(0), x.size(2), current_threads};
+  by_type(x, "project", [&](auto t) {
+    using T = decltype(t);
+    if constexpr (std::is_same_v<T, float>)
+      return mlip_project_f32(&s, data<T>(x), data<T>(matrix), data<T>(out));
+    else
+      return mlip_project_f64(&s, data<T>(x), data<T>(matrix), data<T>(out));
+  });
+  return out;
+}
+
 // --- halo -----------------------------------------------------------------------------------------
 
 std::vector<int64_t> with_rows(const Tensor &t, int64_t rows) {
@@ -256,6 +289,8 @@ const char *const kSchemas[] = {
     " Tensor species) -> Tensor",
     "sphere_product_backward(Tensor g, Tensor a, Tensor scale, Tensor weight, Tensor to_points,"
     " Tensor from_points, Tensor species, bool need_parameters) -> (Tensor, Tensor, Tensor)",
+    "linear(Tensor x, Tensor weight, Tensor transposed) -> Tensor",
+    "project(Tensor x, Tensor matrix, Tensor transposed) -> Tensor",
     "halo(Tensor x, SymInt total) -> Tensor",
     "halo_adjoint(Tensor g, SymInt owned) -> Tensor",
 };
@@ -280,6 +315,8 @@ void register_all() {
   library.impl("message_backward", torch::dispatch(cpu, TORCH_FN(message_backward)));
   library.impl("sphere_product", torch::dispatch(cpu, TORCH_FN(sphere_product)));
   library.impl("sphere_product_backward", torch::dispatch(cpu, TORCH_FN(sphere_product_backward)));
+  library.impl("linear", torch::dispatch(cpu, TORCH_FN(linear)));
+  library.impl("project", torch::dispatch(cpu, TORCH_FN(project)));
   library.impl("halo", torch::dispatch(cpu, TORCH_FN(halo)));
   library.impl("halo_adjoint", torch::dispatch(cpu, TORCH_FN(halo_adjoint)));
 }

@@ -1,8 +1,8 @@
 """Fused kernels: each in plain PyTorch (the oracle, `reference`) and in C++ (`src`).
 
 `message` sums factored messages over edges, `sphere_product` makes many-body products on nodes,
-`edge_basis` evaluates harmonics and radial splines. The compiled kernels are compared with the
-reference at their first use in a process; a mismatch is an error.
+`linear` maps channels and components, `edge_basis` evaluates harmonics and radial splines. The compiled
+kernels are compared with the reference at their first use in a process; a mismatch is an error.
 """
 
 from __future__ import annotations

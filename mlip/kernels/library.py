@@ -54,6 +54,22 @@ class SphereShape(ctypes.Structure):
     ] + [("species", ctypes.c_void_p)]
 
 
+class LinearShape(ctypes.Structure):
+    """Mirror of `MlipLinearShape` in `src/linear.h`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("nodes", "degrees", "channels_in", "channels_out", "threads")
+    )
+
+
+class ProjectShape(ctypes.Structure):
+    """Mirror of `MlipProjectShape` in `src/linear.h`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("nodes", "components_in", "components_out", "channels", "threads")
+    )
+
+
 class EdgeShape(ctypes.Structure):
     """Mirror of `MlipEdgeShape` in `src/edge_basis.h`."""
 
@@ -89,7 +105,9 @@ def load_library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(str(path))
     library.mlip_isa.restype = ctypes.c_char_p
     library.mlip_set_isa.argtypes = [ctypes.c_char_p]
-    message, sphere, edge = (ctypes.POINTER(s) for s in (MessageShape, SphereShape, EdgeShape))
+    message, sphere, edge, linear, project = (
+        ctypes.POINTER(s) for s in (MessageShape, SphereShape, EdgeShape, LinearShape, ProjectShape)
+    )
     for dtype in SUFFIX.values():
         for name, shape, pointers in (
             ("message", message, 6),
@@ -102,6 +120,8 @@ def load_library() -> ctypes.CDLL | None:
             ("sphere_product_double_backward", sphere, 13),
             ("sphere_product_dual", sphere, 8),
             ("sphere_product_dual_backward", sphere, 12),
+            ("linear", linear, 3),
+            ("project", project, 3),
             ("edge_basis", edge, 4),
             ("edge_basis_backward", edge, 4),
             ("edge_basis_double_backward", edge, 7),

@@ -69,6 +69,23 @@ def dual_message(
     return z.index_add(1, receivers, torch.stack([a[0, senders] * t, tangent]))
 
 
+def linear(
+    x: Float[Tensor, "nodes harmonics channels_in"],
+    weight: Float[Tensor, "degrees channels_in channels_out"],
+) -> Float[Tensor, "nodes harmonics channels_out"]:
+    """See `mlip.kernels.linear`."""
+    matrices = weight.index_select(0, degree_of_harmonic(weight.shape[0], x.device))
+    return torch.bmm(x.transpose(0, 1), matrices).transpose(0, 1)
+
+
+def project(
+    x: Float[Tensor, "nodes components_in channels"],
+    matrix: Float[Tensor, "components_out components_in"],
+) -> Float[Tensor, "nodes components_out channels"]:
+    """See `mlip.kernels.linear`."""
+    return torch.matmul(matrix, x)
+
+
 def sphere_product(
     a: Float[Tensor, "nodes harmonics channels"],
     scale: Float[Tensor, "species_n correlation degrees channels"],

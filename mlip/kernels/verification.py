@@ -96,6 +96,27 @@ def _cases(dtype: torch.dtype) -> list[Case]:
     ]
 
 
+def _linear_cases(dtype: torch.dtype) -> list[Case]:
+    import mlip.kernels.linear  # noqa: F401 (registers its operators)
+
+    generator, ops = torch.Generator().manual_seed(22), torch.ops.mlip
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    def linear(x: Tensor, weight: Tensor) -> Any:
+        return ops.linear(x, weight, weight.transpose(1, 2))
+
+    def project(x: Tensor, matrix: Tensor) -> Any:
+        return ops.project(x, matrix, matrix.T)
+
+    x, matrix = normal(7, 9, 20), normal(13, 9)
+    return [
+        Case("linear", linear, reference.linear, [x, normal(3, 20, 70)], ()),
+        Case("project", project, reference.project, [x], (matrix,)),
+    ]
+
+
 def _derivatives(function: Operator, case: Case) -> list[Tensor]:
     """Values, and derivatives of first or first and second order along fixed directions."""
     generator = torch.Generator().manual_seed(21)
@@ -131,7 +152,7 @@ def self_test() -> dict[str, Any]:
         return {"ok": True, "instruction_set": chosen, "kernels": results}
     with torch.inference_mode(False), _disable_current_modes():
         for dtype, tolerance in TOLERANCE.items():
-            for case in _cases(dtype):
+            for case in [*_cases(dtype), *_linear_cases(dtype)]:
                 pairs = zip(
                     _derivatives(case.compiled, case),
                     _derivatives(case.oracle, case),
@@ -141,7 +162,7 @@ def self_test() -> dict[str, Any]:
                 for got, expected in pairs:
                     error = (got - expected).abs() / expected.abs().max().clamp(min=1e-30)
                     at = int(error.argmax())
-                    value = float(error.view(-1)[at])
+                    value = float(error.reshape(-1)[at])
                     if worst[0] == worst[0] and not value <= worst[0]:  # a NaN stays the worst
                         worst = (value, float(got.reshape(-1)[at]), float(expected.reshape(-1)[at]))
                 results.append(

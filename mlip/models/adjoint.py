@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mlip.kernels.edge_basis import edge_basis_backward_cpu, edge_basis_cpu
+from mlip.kernels.linear import linear_cpu, project_cpu
 from mlip.kernels.message import message_backward_cpu, message_cpu
 from mlip.kernels.sphere_product import sphere_product_backward_cpu, sphere_product_cpu
 from mlip.models.edges import Edges
@@ -27,28 +28,38 @@ if TYPE_CHECKING:
 
 def linear(module: EquivariantLinear, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """`EquivariantLinear` and its pullback."""
-    matrices = module.frozen_matrices()
+    matrices, transposed = module.matrices(), module.transposed()
+    return linear_cpu(x, matrices, transposed), lambda g: linear_cpu(g, transposed, matrices)
 
-    def pullback(g: Tensor) -> Tensor:
-        return torch.bmm(g.transpose(0, 1), matrices.transpose(1, 2)).transpose(0, 1)
 
-    return torch.bmm(x.transpose(0, 1), matrices).transpose(0, 1), pullback
+def messages(
+    module: FactoredMessage, a: Tensor, edges: Edges, table: Tensor
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]]:
+    """Messages at the points of a product, and their pullback to features, harmonics and radial basis."""
+    operands = (a, edges.y, edges.beta, table, module.weight, edges.row, edges.senders, edges.receivers)
+
+    def pullback(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ga, gy, gbeta, _ = message_backward_cpu(g, *operands, False)
+        return ga, gy, gbeta
+
+    return message_cpu(*operands, a.shape[0]), pullback
 
 
 def factored_message(
     module: FactoredMessage, x: Tensor, edges: Edges, table: Tensor
 ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]]:
     """`FactoredMessage` and its pullback, to the gradients of features, harmonics and radial basis."""
-    a = x if module.scalars_in else torch.matmul(module.to_points, x)
-    operands = (a, edges.y, edges.beta, table, module.weight, edges.row, edges.senders, edges.receivers)
-    z = message_cpu(*operands, x.shape[0])
+    if module.scalars_in:
+        return messages(module, x, edges, table)
+    into = (module.to_points, module.to_points_transposed)
+    out_of = (module.from_points, module.from_points_transposed)
+    z, at_points = messages(module, project_cpu(x, *into), edges, table)
 
     def pullback(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gz = g if module.scalars_in else torch.matmul(module.from_points.T, g)
-        ga, gy, gbeta, _ = message_backward_cpu(gz, *operands, False)
-        return ga if module.scalars_in else torch.matmul(module.to_points.T, ga), gy, gbeta
+        ga, gy, gbeta = at_points(project_cpu(g, *reversed(out_of)))
+        return project_cpu(ga, *reversed(into)), gy, gbeta
 
-    return z if module.scalars_in else torch.matmul(module.from_points, z), pullback
+    return project_cpu(z, *out_of), pullback
 
 
 def node_product(
@@ -75,17 +86,16 @@ def layer_step(
     s, message = factored_message(layer.message, x, edges, layer.radial())  # type: ignore[arg-type]
     b, product = node_product(layer.products, s, species)  # type: ignore[arg-type]
     out, down = linear(layer.down, b)
-    kept = layer.skip.degree.shape[0]
+    kept = (layer.skip.lmax + 1) ** 2
     scale = layer.skip_scale.index_select(0, species).unsqueeze(1)
     skipped, skip = linear(layer.skip, h.narrow(1, 0, kept) * scale)
-    out = out.contiguous()
     out.narrow(1, 0, kept).add_(skipped)
 
     def pullback(g: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         gx, gy, gbeta = message(product(down(g)))
         if first:
             return None, gy, gbeta
-        gh = up(gx).contiguous()
+        gh = up(gx)
         gh.narrow(1, 0, kept).add_(skip(g.narrow(1, 0, kept)) * scale)
         return gh, gy, gbeta
 

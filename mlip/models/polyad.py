@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from mlip.errors import InputError
 from mlip.kernels.halo import halo
 from mlip.kernels.library import usable
+from mlip.kernels.linear import project
 from mlip.kernels.message import message
 from mlip.kernels.sphere_product import COMPILED_CORRELATIONS, COMPILED_DEGREES
 from mlip.models.adjoint import energy_and_gradient
@@ -81,6 +82,8 @@ class FactoredMessage(ConstantModule):
     weight: Tensor
     to_points: Tensor
     from_points: Tensor
+    to_points_transposed: Tensor
+    from_points_transposed: Tensor
 
     def __init__(self, config: PolyadConfig, lmax_in: int) -> None:
         super().__init__()
@@ -93,15 +96,16 @@ class FactoredMessage(ConstantModule):
         if config.product == "cg":
             raise ValueError("`product` is 'cg', which has no factors")
         matrices = factors(config.product, lmax_in, config.lmax, config.lmax)
-        self.register_constant("to_points", matrices.V)
         self.register_constant("weight", matrices.W)
-        self.register_constant("from_points", matrices.U * scale)
+        for name, matrix in (("to_points", matrices.V), ("from_points", matrices.U * scale)):
+            self.register_constant(name, matrix)
+            self.register_constant(f"{name}_transposed", matrix.T.contiguous())
 
     def forward(self, x: Tensor, table: Tensor, edges: Edges, num_receivers: int) -> Tensor:
-        a = x if self.scalars_in else torch.matmul(self.to_points, x)
+        a = x if self.scalars_in else project(x, self.to_points, self.to_points_transposed)
         ends = (edges.row, edges.senders, edges.receivers)
         z = message(a, edges.y, edges.beta, table, self.weight, *ends, num_receivers)
-        return z if self.scalars_in else torch.matmul(self.from_points, z)
+        return z if self.scalars_in else project(z, self.from_points, self.from_points_transposed)
 
 
 class ExactMessage(nn.Module):
@@ -162,7 +166,7 @@ class Layer(nn.Module):
             b = self.products[1](self.products[0](a), species)
         else:
             b = self.products(a, species)
-        kept = self.skip.degree.shape[0]
+        kept = (self.skip.lmax + 1) ** 2
         if h.shape[1] > kept:
             h = h.narrow(1, 0, kept)
         skip = self.skip(h * self.skip_scale.index_select(0, species).unsqueeze(1))

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mlip.kernels.edge_basis import edge_basis_cpu, edge_basis_double_backward_cpu
+from mlip.kernels.linear import project as project_nodes
 from mlip.kernels.message import dual_message
 from mlip.kernels.sphere_product import dual_sphere_product
 from mlip.models.adjoint import energy_and_gradient
@@ -35,12 +36,17 @@ def linear(module: EquivariantLinear, x: Tensor) -> Tensor:
     return mapped.unflatten(0, x.shape[:2])
 
 
+def project(x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+    """Values and tangents alike to or from the points of a factored product."""
+    return project_nodes(x.flatten(0, 1), matrix, transposed).unflatten(0, x.shape[:2])
+
+
 def layer_step(layer: Layer, h: Tensor, species: Tensor, edges: Edges) -> Tensor:
     """A layer; the features before the first depend on the species alone and have no tangent."""
     message: Any = layer.message
     a = linear(layer.up, h)
     if not message.scalars_in:
-        a = torch.matmul(message.to_points, a)
+        a = project(a, message.to_points, message.to_points_transposed)
     operands = (
         edges.y,
         edges.beta,
@@ -52,12 +58,12 @@ def layer_step(layer: Layer, h: Tensor, species: Tensor, edges: Edges) -> Tensor
     )
     s = dual_message(a, *operands)
     if not message.scalars_in:
-        s = torch.matmul(message.from_points, s)
+        s = project(s, message.from_points, message.from_points_transposed)
     product: Any = layer.products
     points = (product.to_points, product.from_points, species)
     b = dual_sphere_product(linear(product.mix, s), product.scale, product.weight, *points)
     out = linear(layer.down, b)
-    kept = layer.skip.degree.shape[0]
+    kept = (layer.skip.lmax + 1) ** 2
     skip = linear(layer.skip, h.narrow(2, 0, kept) * layer.skip_scale.index_select(0, species).unsqueeze(1))
     missing = (0, 0, 0, out.shape[2] - kept, 0, 0, 0, out.shape[0] - skip.shape[0])
     return out + torch.nn.functional.pad(skip, missing)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mlip.kernels.reference import degree_of_harmonic
+from mlip.kernels.linear import linear
 from mlip.nn.frozen import FrozenCache
 
 
@@ -24,25 +24,22 @@ class EquivariantLinear(nn.Module):
     HIDDEN_MATRICES = ("weight",)
     """Read by `mlip.training.optimizer`."""
 
-    degree: Tensor
-
     def __init__(self, lmax: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.lmax = lmax
         self.scale = 1 / math.sqrt(channels_in)
         self.weight = nn.Parameter(torch.randn(lmax + 1, channels_in, channels_out))
-        self.register_buffer("degree", degree_of_harmonic(lmax + 1), persistent=False)
-        self._matrices = FrozenCache()
+        self._matrices, self._transposed = FrozenCache(), FrozenCache()
 
-    def matrices(self) -> Float[Tensor, "harmonics channels_in channels_out"]:
-        """The matrix of each component."""
-        return (self.weight * self.scale).index_select(0, self.degree)
+    def matrices(self) -> Float[Tensor, "degrees channels_in channels_out"]:
+        """The matrix of each degree, computed once while the weights are frozen."""
+        return self._matrices.get([self.weight], lambda: self.weight * self.scale)
 
-    def frozen_matrices(self) -> Float[Tensor, "harmonics channels_in channels_out"]:
-        """`matrices`, computed once while the weights are frozen."""
-        return self._matrices.get([self.weight], self.matrices)
+    def transposed(self) -> Float[Tensor, "degrees channels_out channels_in"]:
+        """`matrices`, transposed and dense."""
+        return self._transposed.get([self.weight], lambda: self.matrices().transpose(1, 2).contiguous())
 
     def forward(
         self, x: Float[Tensor, "nodes harmonics channels_in"]
     ) -> Float[Tensor, "nodes harmonics channels_out"]:
-        return torch.bmm(x.transpose(0, 1), self.frozen_matrices()).transpose(0, 1)
+        return linear(x, self.matrices(), self.transposed())

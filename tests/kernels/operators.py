@@ -126,6 +126,33 @@ def edge_case(
     return Case((vectors,), (draw.normal(6, 6), cutoff, intervals, lmax), (True,))
 
 
+def linear_case(
+    *,
+    nodes: int = 5,
+    channels: int = 5,
+    channels_out: int = 7,
+    degrees: int = 3,
+    strided: bool = False,
+    asking: Sequence[bool] = (True,) * 2,
+    seed: int = 0,
+) -> Case:
+    """Operands of the linear map."""
+    draw = Draw(seed)
+    operands = [draw.normal(nodes, degrees**2, channels), draw.normal(degrees, channels, channels_out)]
+    if strided:
+        operands = [t.mT.contiguous().mT for t in operands]
+    return Case(tuple(operands), (), tuple(asking))
+
+
+def project_case(
+    *, nodes: int = 5, channels: int = 5, components: int = 9, components_out: int = 13, seed: int = 0
+) -> Case:
+    """Operands of the projection; its matrix is a constant."""
+    draw = Draw(seed)
+    x, matrix = draw.normal(nodes, components, channels), draw.normal(components_out, components)
+    return Case((x,), (matrix,), (True,))
+
+
 _seeds, _channels = st.integers(0, 2**31), st.sampled_from([1, 2, 7, 8, 9, 16, 17, 31, 33, 40])
 
 message_cases = st.builds(
@@ -159,6 +186,24 @@ sphere_cases = st.builds(
     species=st.integers(1, 3),
     strided=st.booleans(),
     asking=st.tuples(*[st.booleans()] * 3).filter(any),
+    seed=_seeds,
+)
+linear_cases = st.builds(
+    linear_case,
+    nodes=st.sampled_from([0, 1, 4, 13, 60]),
+    channels=_channels,
+    channels_out=st.sampled_from([1, 7, 16, 33, 64, 80]),
+    degrees=st.integers(1, 4),
+    strided=st.booleans(),
+    asking=st.tuples(*[st.booleans()] * 2).filter(any),
+    seed=_seeds,
+)
+project_cases = st.builds(
+    project_case,
+    nodes=st.sampled_from([0, 1, 4, 60]),
+    channels=_channels,
+    components=st.sampled_from([1, 4, 9, 16]),
+    components_out=st.sampled_from([1, 5, 6, 21]),
     seed=_seeds,
 )
 edge_cases = st.builds(

@@ -60,7 +60,10 @@ def test_energy_and_forces(verified: bool) -> None:
         *operands(graph)
     )
     kernels = {"message", "sphere_product", "edge_basis"}
-    assert operators(traced.graph) == kernels | {f"{name}_backward" for name in kernels}
+    assert operators(traced.graph) == kernels | {f"{name}_backward" for name in kernels} | {
+        "linear",
+        "project",
+    }
     for other in (graph, graph_of(4)):
         for got, expected in zip(
             traced(*operands(other)), energy_and_gradient(*operands(other)), strict=True
@@ -76,7 +79,7 @@ def test_export() -> None:
     program = torch.export.export(
         model, operands, dynamic_shapes=({0: atoms}, {0: edges}, {0: edges}, {0: edges})
     )
-    assert operators(program.graph) == {"message", "sphere_product", "edge_basis"}
+    assert operators(program.graph) == {"message", "sphere_product", "edge_basis", "linear", "project"}
     other = graph_of(4)
     operands = (other.atomic_numbers, other.senders, other.receivers, other.edge_vectors())
     expected = model(*operands)["node_energy"]

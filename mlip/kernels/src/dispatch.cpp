@@ -121,6 +121,19 @@ extern "C" {
                                                                ggbeta, gvectors);                         \
   }
 
+int mlip_linear_f32(const MlipLinearShape* s, const float* x, const float* weight, float* out) {
+  return mlip::chosen.table->f32.linear(s, x, weight, out);
+}
+int mlip_linear_f64(const MlipLinearShape* s, const double* x, const double* weight, double* out) {
+  return mlip::chosen.table->f64.linear(s, x, weight, out);
+}
+int mlip_project_f32(const MlipProjectShape* s, const float* x, const float* matrix, float* out) {
+  return mlip::chosen.table->f32.project(s, x, matrix, out);
+}
+int mlip_project_f64(const MlipProjectShape* s, const double* x, const double* matrix, double* out) {
+  return mlip::chosen.table->f64.project(s, x, matrix, out);
+}
+
 MLIP_DEFINE_EDGES(float, f32)
 MLIP_DEFINE_EDGES(double, f64)
 MLIP_DEFINE_SPHERE(float, f32)

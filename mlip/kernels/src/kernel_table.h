@@ -1,6 +1,7 @@
 // Function pointers of one instruction set's build.
 #pragma once
 #include "edge_basis.h"
+#include "linear.h"
 #include "message.h"
 #include "sphere_product.h"
 
@@ -26,6 +27,8 @@ struct Kernels {
                              const T*, T*, T*);
   int (*sphere_product_dual_backward)(const MlipSphereShape*, const T*, const T*, const T*, const T*, const T*,
                                       const T*, const T*, const T*, T*, T*, T*, T*);
+  int (*linear)(const MlipLinearShape*, const T*, const T*, T*);
+  int (*project)(const MlipProjectShape*, const T*, const T*, T*);
   int (*edge_basis)(const MlipEdgeShape*, const T*, T*, T*, int64_t*);
   int (*edge_basis_backward)(const MlipEdgeShape*, const T*, const T*, const T*, T*);
   int (*edge_basis_double_backward)(const MlipEdgeShape*, const T*, const T*, const T*, const T*, T*, T*, T*);

@@ -2,6 +2,7 @@
 #pragma once
 #include "edge_basis_impl.h"
 #include "kernel_table.h"
+#include "linear_impl.h"
 #include "message_dual_impl.h"
 #include "message_second_impl.h"
 #include "sphere_product_impl.h"
@@ -22,6 +23,8 @@ constexpr Kernels<T> kernels = {
     sphere_product_double_backward<T>,
     sphere_product_dual<T>,
     sphere_product_dual_backward<T>,
+    linear<T>,
+    project<T>,
     edge_basis<T>,
     edge_basis_backward<T>,
     edge_basis_double_backward<T>,

@@ -286,6 +286,32 @@ def test_packing(tmp_path: Path) -> None:
     assert "tblite" in summary["source"]
 
 
+def test_a_second_wave_leaves_the_first(tmp_path: Path) -> None:
+    amounts = Amounts(conformers=1, relaxation=2, thermal=0, pushes=0, shifts=0)
+    first, second = [source(s, amounts) for s in ("CO", "CF")], [source("CS", amounts)]
+    plan = shards.make_plan(first, seed=1, level_of_theory="GFN2-xTB")
+    shards.write_plan(tmp_path, plan)
+    assert shards.run(tmp_path, TBLite)
+    before = contents(tmp_path)
+    shards.extend_plan(tmp_path, second)
+    shards.write_plan(tmp_path / "other", plan)
+    assert shards.num_shards(shards.read_plan(tmp_path)) == 2
+    made: list[int] = []
+    assert shards.run(tmp_path, TBLite, on_progress=lambda p: made.append(p.done))
+    assert made == [2]
+    after = contents(tmp_path)
+    assert_same(before, {name: after[name] for name in before})
+    assert len(after) > len(before)
+    pack(tmp_path)
+    data = H5Dataset(tmp_path / "frames.h5")
+    molecules = {data[k].molecule for k in range(len(data))}
+    assert molecules == {"CO", "CF", "CS"}
+    with pytest.raises(InputError, match="'CF' is there twice"):
+        shards.extend_plan(tmp_path, [source("CF", amounts)])
+    with pytest.raises(InputError, match=r"there is no plan\.json"):
+        shards.extend_plan(tmp_path / "nowhere", second)
+
+
 def test_groups_in_two_parts_are_refused(tmp_path: Path) -> None:
     sources = [source("CO", split="train", group="a"), source("CF", split="test", group="a")]
     shards.write_plan(tmp_path, shards.make_plan(sources, seed=1, level_of_theory="GFN2-xTB"))
