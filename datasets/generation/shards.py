@@ -89,7 +89,7 @@ def make_plan(
 
 
 def extend_plan(folder: Path, sources: Sequence[Source]) -> None:
-    """Add a wave of sources to the plan of a folder: the shards that are there stay, new ones come after them.
+    """Add a wave of sources to the plan of a folder: shards that are there stay, new ones come after them.
 
     Raises:
         InputError: The folder holds no plan, or a source of one of the names.
