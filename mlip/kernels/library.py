@@ -70,6 +70,14 @@ class ProjectShape(ctypes.Structure):
     )
 
 
+class PairShape(ctypes.Structure):
+    """Mirror of `MlipPairShape` in `src/hessian_pairs.h`."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("pairs", "channels", "threads")) + tuple(
+        (name, ctypes.c_void_p) for name in ("receivers", "senders")
+    )
+
+
 class EdgeShape(ctypes.Structure):
     """Mirror of `MlipEdgeShape` in `src/edge_basis.h`."""
 
@@ -105,9 +113,8 @@ def load_library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(str(path))
     library.mlip_isa.restype = ctypes.c_char_p
     library.mlip_set_isa.argtypes = [ctypes.c_char_p]
-    message, sphere, edge, linear, project = (
-        ctypes.POINTER(s) for s in (MessageShape, SphereShape, EdgeShape, LinearShape, ProjectShape)
-    )
+    shapes = (MessageShape, SphereShape, EdgeShape, LinearShape, ProjectShape, PairShape)
+    message, sphere, edge, linear, project, pair = map(ctypes.POINTER, shapes)
     for dtype in SUFFIX.values():
         for name, shape, pointers in (
             ("message", message, 6),
@@ -122,6 +129,8 @@ def load_library() -> ctypes.CDLL | None:
             ("sphere_product_dual_backward", sphere, 12),
             ("linear", linear, 3),
             ("project", project, 3),
+            ("hessian_ends", pair, 5),
+            ("hessian_blocks", pair, 6),
             ("edge_basis", edge, 4),
             ("edge_basis_backward", edge, 4),
             ("edge_basis_double_backward", edge, 7),

@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mlip.kernels.hessian_pairs import PairEnds
 from mlip.nn.linear import EquivariantLinear
 from mlip.nn.radial import SILU_GAIN, bessel, polynomial_envelope
 from mlip.o3.cartesian import tensor_matrix
@@ -156,10 +157,10 @@ class HessianHead(ConstantModule):
         """Blocks, their weights, which pairs are close, and the arms of those."""
         distance = vectors.norm(dim=1)
         prior = SCALE / (SHORT + distance.pow(4))
-        ends = _Ends(nodes, receivers, senders, vectors / distance.unsqueeze(1), self.tensor)
+        ends = PairEnds(nodes.geometry, receivers, senders, vectors / distance.unsqueeze(1), self.tensor)
         hidden = self._hidden(nodes, receivers, senders, distance, ends)
         weight = prior * polynomial_envelope(distance / self.cutoff)
-        blocks = self._blocks(hidden, ends) * weight[:, None, None]
+        blocks = ends.blocks(self._coefficients(hidden)) * weight[:, None, None]
         close = distance < 0.5 * self.cutoff
         near = close.nonzero()[:, 0]
         reach = polynomial_envelope(2 * distance.index_select(0, near) / self.cutoff)
@@ -168,7 +169,7 @@ class HessianHead(ConstantModule):
         return blocks, weight, close, arms
 
     def _hidden(
-        self, nodes: _Nodes, receivers: Tensor, senders: Tensor, distance: Tensor, ends: _Ends
+        self, nodes: _Nodes, receivers: Tensor, senders: Tensor, distance: Tensor, ends: PairEnds
     ) -> Float[Tensor, "pairs width"]:
         """First layer of the networks: scalars of both ends, distance, projections on the direction."""
         width = self.radial.shape[1]
@@ -180,29 +181,26 @@ class HessianHead(ConstantModule):
             + nodes.scalars[:, width:].index_select(0, senders)
             + radial * self.pair_gain.index_select(0, kind) * (self.radial_scale / math.sqrt(NUM_BESSEL))
             + self.pair_bias.index_select(0, kind)
-            + ends.projections() @ self.angular / math.sqrt(self.angular.shape[0])
+            + _dense(ends.projections, self.angular)
         )
         return _activate(hidden / math.sqrt(5.0))
 
-    def _blocks(self, hidden: Tensor, ends: _Ends) -> Float[Tensor, "pairs 3 3"]:
+    def _coefficients(self, hidden: Tensor) -> Float[Tensor, "pairs coefficients"]:
+        """Those of the blocks, in the order of `mlip.kernels.hessian_pairs`; sums are of order one."""
         k = self.channels
-        coefficients = _dense(_activate(_dense(hidden, self.pair_hidden)), self.pair_out)
-        one, along, left, right, tensors, products = coefficients.split([1, 1, 4 * k, 4 * k, 2 * k, k], dim=1)
-        u = ends.direction
-        root = math.sqrt(4 * k)
-        before = (ends.basis * left.unsqueeze(1)).sum(dim=2) / root + along * u
-        after = (ends.basis * right.unsqueeze(1)).sum(dim=2) / root
-        block = before.unsqueeze(2) * u.unsqueeze(1) + u.unsqueeze(2) * after.unsqueeze(1)
-        scaled = ends.receiver * (products / math.sqrt(k)).unsqueeze(1)
-        block = block + (scaled.unsqueeze(2) * ends.sender.unsqueeze(1)).sum(dim=3)
-        block = block + ends.tensors(tensors) / math.sqrt(2 * k)
-        return block + one.unsqueeze(2) * torch.eye(3, dtype=u.dtype, device=u.device)
+        scale = torch.cat(
+            [
+                hidden.new_full((count,), 1 / math.sqrt(terms))
+                for count, terms in ((2, 1), (8 * k, 4 * k), (2 * k, 2 * k), (k, k))
+            ]
+        )
+        return _dense(_activate(_dense(hidden, self.pair_hidden)), self.pair_out * scale)
 
-    def _arms(self, hidden: Tensor, ends: _Ends, near: Tensor) -> Float[Tensor, "near 3 coordinates"]:
+    def _arms(self, hidden: Tensor, ends: PairEnds, near: Tensor) -> Float[Tensor, "near 3 coordinates"]:
         k = 4 * self.channels
         coefficients = _dense(_activate(_dense(hidden, self.arm_hidden)), self.arm_out)
         beside, along = coefficients.split([k, self.coordinates], dim=1)
-        mixed = (ends.basis.index_select(0, near) * beside.unsqueeze(1)) @ self.arm_mix / math.sqrt(k)
+        mixed = _dense(ends.basis.index_select(0, near) * beside.unsqueeze(1), self.arm_mix)
         return mixed + ends.direction.index_select(0, near).unsqueeze(2) * along.unsqueeze(1)
 
 
@@ -223,41 +221,6 @@ def _portions(pairs: Pairs, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]
         yield pairs.receivers[part], pairs.senders[part], pairs.vectors[part]
 
 
-class _Ends:
-    """What blocks of a pair are made of: vectors of both ends, and tensors of both ends on the direction."""
-
-    def __init__(
-        self,
-        nodes: _Nodes,
-        receivers: Int[Tensor, " pairs"],
-        senders: Int[Tensor, " pairs"],
-        direction: Float[Tensor, "pairs 3"],
-        tensor: Float[Tensor, "3 3 5"],
-    ) -> None:
-        self.direction = direction
-        self._tensor = tensor
-        receiver, sender = (nodes.geometry.index_select(0, i) for i in (receivers, senders))
-        self.receiver, self._receiver_tensors = receiver.split([3, 5], dim=1)
-        self.sender, self._sender_tensors = sender.split([3, 5], dim=1)
-        turn = (direction @ tensor.reshape(3, 15)).view(-1, 3, 5, 1)
-        turned = [
-            sum((turn[:, :, m] * t[:, m : m + 1] for m in range(1, 5)), turn[:, :, 0] * t[:, :1])
-            for t in (self._receiver_tensors, self._sender_tensors)
-        ]
-        self.basis = torch.cat([self.receiver, self.sender, *turned], dim=2)
-
-    def projections(self) -> Float[Tensor, "pairs projections"]:
-        """Invariants that know the direction: how both ends' features lie along it and to each other."""
-        along = (self.basis * self.direction.unsqueeze(2)).sum(dim=1)
-        return torch.cat([along, (self.receiver * self.sender).sum(dim=1) / math.sqrt(3.0)], dim=1)
-
-    def tensors(self, weights: Float[Tensor, "pairs channels2"]) -> Float[Tensor, "pairs 3 3"]:
-        """Weighted sum of the tensors of both ends."""
-        of_receiver, of_sender = weights.unsqueeze(1).chunk(2, dim=2)
-        mixed = (self._receiver_tensors * of_receiver + self._sender_tensors * of_sender).sum(dim=2)
-        return (mixed @ self._tensor.reshape(9, 5).T).view(-1, 3, 3)
-
-
 def normalised(
     features: Float[Tensor, "nodes harmonics channels"], *, floor: float = 0.01
 ) -> Float[Tensor, "nodes harmonics channels"]:
@@ -275,4 +238,4 @@ def _activate(x: Tensor) -> Tensor:
 
 
 def _dense(x: Tensor, weight: Tensor) -> Tensor:
-    return x @ weight / math.sqrt(weight.shape[0])
+    return x @ (weight / math.sqrt(weight.shape[0]))

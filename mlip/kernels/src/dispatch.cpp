@@ -121,6 +121,20 @@ extern "C" {
                                                                ggbeta, gvectors);                         \
   }
 
+#define MLIP_DEFINE_PAIRS(T, NAME)                                                                         \
+  int mlip_hessian_ends_##NAME(const MlipPairShape* s, const T* geometry, const T* direction,             \
+                               const T* tensor, T* basis, T* projections) {                               \
+    return mlip::chosen.table->NAME.hessian_ends(s, geometry, direction, tensor, basis, projections);     \
+  }                                                                                                       \
+  int mlip_hessian_blocks_##NAME(const MlipPairShape* s, const T* geometry, const T* direction,           \
+                                 const T* tensor, const T* basis, const T* coefficients, T* blocks) {     \
+    return mlip::chosen.table->NAME.hessian_blocks(s, geometry, direction, tensor, basis, coefficients,   \
+                                                   blocks);                                               \
+  }
+
+MLIP_DEFINE_PAIRS(float, f32)
+MLIP_DEFINE_PAIRS(double, f64)
+
 int mlip_linear_f32(const MlipLinearShape* s, const float* x, const float* weight, float* out) {
   return mlip::chosen.table->f32.linear(s, x, weight, out);
 }

@@ -1,6 +1,7 @@
 // Instantiates every kernel for the instruction set named by MLIP_ISA.
 #pragma once
 #include "edge_basis_impl.h"
+#include "hessian_pairs_impl.h"
 #include "kernel_table.h"
 #include "linear_impl.h"
 #include "message_dual_impl.h"
@@ -25,6 +26,8 @@ constexpr Kernels<T> kernels = {
     sphere_product_dual_backward<T>,
     linear<T>,
     project<T>,
+    hessian_ends<T>,
+    hessian_blocks<T>,
     edge_basis<T>,
     edge_basis_backward<T>,
     edge_basis_double_backward<T>,
