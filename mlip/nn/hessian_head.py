@@ -35,6 +35,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mlip.kernels.hessian_pairs import PairEnds
+from mlip.kernels.linear import linear
 from mlip.nn.linear import EquivariantLinear
 from mlip.nn.radial import SILU_GAIN, bessel, polynomial_envelope
 from mlip.o3.cartesian import tensor_matrix
@@ -175,15 +176,15 @@ class HessianHead(ConstantModule):
         width = self.radial.shape[1]
         of = nodes.species.index_select
         kind = of(0, receivers) * self.num_species + of(0, senders)
-        radial = bessel(distance, self.cutoff, NUM_BESSEL) @ self.radial
+        radial = _dense(bessel(distance, self.cutoff, NUM_BESSEL), self.radial, self.radial_scale)
         hidden = (
             nodes.scalars[:, :width].index_select(0, receivers)
             + nodes.scalars[:, width:].index_select(0, senders)
-            + radial * self.pair_gain.index_select(0, kind) * (self.radial_scale / math.sqrt(NUM_BESSEL))
+            + radial * self.pair_gain.index_select(0, kind)
             + self.pair_bias.index_select(0, kind)
             + _dense(ends.projections, self.angular)
         )
-        return _activate(hidden / math.sqrt(5.0))
+        return hidden / math.sqrt(5.0)
 
     def _coefficients(self, hidden: Tensor) -> Float[Tensor, "pairs coefficients"]:
         """Those of the blocks, in the order of `mlip.kernels.hessian_pairs`; sums are of order one."""
@@ -194,13 +195,14 @@ class HessianHead(ConstantModule):
                 for count, terms in ((2, 1), (8 * k, 4 * k), (2 * k, 2 * k), (k, k))
             ]
         )
-        return _dense(_activate(_dense(hidden, self.pair_hidden)), self.pair_out * scale)
+        return _activated(_activated(hidden, self.pair_hidden), self.pair_out * scale)
 
     def _arms(self, hidden: Tensor, ends: PairEnds, near: Tensor) -> Float[Tensor, "near 3 coordinates"]:
         k = 4 * self.channels
-        coefficients = _dense(_activate(_dense(hidden, self.arm_hidden)), self.arm_out)
+        coefficients = _activated(_activated(hidden, self.arm_hidden), self.arm_out)
         beside, along = coefficients.split([k, self.coordinates], dim=1)
-        mixed = _dense(ends.basis.index_select(0, near) * beside.unsqueeze(1), self.arm_mix)
+        scaled = ends.basis.index_select(0, near) * beside.unsqueeze(1)
+        mixed = _dense(scaled.flatten(0, 1), self.arm_mix).unflatten(0, scaled.shape[:2])
         return mixed + ends.direction.index_select(0, near).unsqueeze(2) * along.unsqueeze(1)
 
 
@@ -233,9 +235,10 @@ def normalised(
     )
 
 
-def _activate(x: Tensor) -> Tensor:
-    return nn.functional.silu(x) * SILU_GAIN
+def _dense(x: Tensor, weight: Tensor, gain: float = 1.0) -> Tensor:
+    return linear(x.unsqueeze(1), (weight * (gain / math.sqrt(weight.shape[0]))).unsqueeze(0)).squeeze(1)
 
 
-def _dense(x: Tensor, weight: Tensor) -> Tensor:
-    return x @ (weight / math.sqrt(weight.shape[0]))
+def _activated(x: Tensor, weight: Tensor) -> Tensor:
+    """A layer on what SiLU leaves of x."""
+    return _dense(nn.functional.silu(x), weight, SILU_GAIN)

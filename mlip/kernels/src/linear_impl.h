@@ -17,32 +17,41 @@ constexpr int kTileRows = 6, kTileVectors = 4;
 constexpr int kTileRows = 6, kTileVectors = 1;
 #endif
 
-// out(i)[0, width) = sum_p factor(i, p) * row(p)[0, width) for i < ROWS; the last vector may be a part.
-template <class T, int ROWS, int VECTORS, bool WHOLE, class Factor, class Row, class Out>
-inline void tile(int64_t terms, int width, Factor&& factor, Row&& row, Out&& out) {
+// out(i)[0, width) = sum_p factor(i, p) * row(p)[0, width) for i < ROWS; the last vector may be a part. Of the
+// first `safe` rows whole vectors may be read, since more rows follow.
+template <class T, int ROWS, int VECTORS, class Factor, class Row, class Out>
+inline void tile(int64_t terms, int64_t safe, int width, Factor&& factor, Row&& row, Out&& out) {
   using V = Vec<T>;
   constexpr int W = Simd<T>::W;
   const int rest = width - (VECTORS - 1) * W;
   V sum[ROWS][VECTORS] = {};
-  for (int64_t p = 0; p < terms; p++) {
-    const T* from = row(p);
-    V b[VECTORS];
-#pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; v++)
-      b[v] = WHOLE || v + 1 < VECTORS ? load(from + v * W) : load_part(from + v * W, rest);
+  const auto add = [&](int64_t p, const V* b) {
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; i++) {
       const T a = factor(i, p);
 #pragma GCC unroll 8
       for (int v = 0; v < VECTORS; v++) sum[i][v] += a * b[v];
     }
+  };
+  for (int64_t p = 0; p < safe; p++) {
+    V b[VECTORS];
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++) b[v] = load(row(p) + v * W);
+    add(p, b);
+  }
+  for (int64_t p = safe; p < terms; p++) {
+    V b[VECTORS];
+#pragma GCC unroll 8
+    for (int v = 0; v + 1 < VECTORS; v++) b[v] = load(row(p) + v * W);
+    b[VECTORS - 1] = load_part(row(p) + (VECTORS - 1) * W, rest);
+    add(p, b);
   }
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; i++) {
     T* to = out(i);
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; v++) {
-      if (WHOLE || v + 1 < VECTORS)
+      if (v + 1 < VECTORS || rest == W)
         store(to + v * W, sum[i][v]);
       else
         store_part(to + v * W, sum[i][v], rest);
@@ -59,21 +68,19 @@ inline void with_constant(int n, F&& body) {
   body(std::integral_constant<int, MOST>{});
 }
 
-// All columns of up to kTileRows rows.
+// All columns of up to kTileRows rows; the rows that are added up lie one after the other.
 template <class T, class Factor, class Row, class Out>
 inline void tiles(int rows, int64_t terms, int64_t columns, Factor&& factor, Row&& row, Out&& out) {
   constexpr int W = Simd<T>::W;
   for (int64_t first = 0; first < columns; first += kTileVectors * W) {
     const int width = int(std::min<int64_t>(columns - first, kTileVectors * W));
+    const int64_t beyond = first + (width + W - 1) / W * W - columns;  // what whole vectors read too much
+    const int64_t safe = std::max<int64_t>(0, terms - std::max<int64_t>(0, (beyond + columns - 1) / columns));
     const auto from = [&](int64_t p) { return row(p) + first; };
     const auto to = [&](int i) { return out(i) + first; };
     with_constant<kTileVectors>((width + W - 1) / W, [&](auto vectors) {
-      with_constant<kTileRows>(rows, [&](auto count) {
-        if (width % W == 0)
-          tile<T, count(), vectors(), true>(terms, width, factor, from, to);
-        else
-          tile<T, count(), vectors(), false>(terms, width, factor, from, to);
-      });
+      with_constant<kTileRows>(
+          rows, [&](auto count) { tile<T, count(), vectors()>(terms, safe, width, factor, from, to); });
     });
   }
 }
