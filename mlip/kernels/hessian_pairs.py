@@ -36,6 +36,7 @@ class PairEnds:
         senders: Index of the other.
         direction: Unit vectors from receiver to sender.
         tensor: The matrix of each component of a tensor, symmetric.
+        compiled: By compiled kernels, which nothing can be differentiated through, or by torch.
 
     Attributes:
         basis: (pairs, 3, 4 channels).
@@ -52,11 +53,13 @@ class PairEnds:
         senders: Int[Tensor, " pairs"],
         direction: Float[Tensor, "pairs 3"],
         tensor: Float[Tensor, "3 3 5"],
+        *,
+        compiled: bool,
     ) -> None:
         self.direction, self._tensor, self._geometry = direction, tensor, geometry
         self._receivers, self._senders = receivers, senders
-        self._compiled = supported(geometry) and usable()
-        if self._compiled:
+        self._compiled = compiled
+        if compiled:
             self._dense = tuple(t.contiguous() for t in (geometry, direction, tensor))
             pairs, channels = receivers.shape[0], geometry.shape[2]
             self.basis = geometry.new_empty(pairs, 3, 4 * channels)
@@ -86,9 +89,7 @@ class PairEnds:
             self._call("hessian_blocks", self.basis, coefficients.contiguous(), out)
             return out
         k, u = self._geometry.shape[2], self.direction
-        one, along, left, right, of_ends, products = coefficients.split(
-            [1, 1, 4 * k, 4 * k, 2 * k, k], dim=1
-        )
+        one, along, left, right, of_ends, products = coefficients.split([1, 1, 4 * k, 4 * k, 2 * k, k], dim=1)
         before = (self.basis * left.unsqueeze(1)).sum(dim=2) + along * u
         after = (self.basis * right.unsqueeze(1)).sum(dim=2)
         block = before.unsqueeze(2) * u.unsqueeze(1) + u.unsqueeze(2) * after.unsqueeze(1)
@@ -117,3 +118,15 @@ def supported(geometry: Tensor) -> bool:
         and not torch.is_grad_enabled()
         and load_library() is not None
     )
+
+
+def pair_ends(
+    geometry: Float[Tensor, "atoms 8 channels"],
+    receivers: Int[Tensor, " pairs"],
+    senders: Int[Tensor, " pairs"],
+    direction: Float[Tensor, "pairs 3"],
+    tensor: Float[Tensor, "3 3 5"],
+) -> PairEnds:
+    """`PairEnds` by compiled kernels where they can be used, else by torch."""
+    compiled = supported(geometry) and usable()
+    return PairEnds(geometry, receivers, senders, direction, tensor, compiled=compiled)

@@ -32,7 +32,7 @@ class Case(NamedTuple):
     """To be differentiated by."""
     others: tuple[Any, ...]
     order: int = 2
-    """Highest derivative that there is."""
+    """Highest derivative that there is; 0 for values alone."""
 
 
 def _cases(dtype: torch.dtype) -> list[Case]:
@@ -117,8 +117,30 @@ def _linear_cases(dtype: torch.dtype) -> list[Case]:
     ]
 
 
+def _pair_case(dtype: torch.dtype) -> Case:
+    from mlip.kernels.hessian_pairs import PairEnds
+
+    generator = torch.Generator().manual_seed(23)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    pairs = torch.randint(0, 6, (2, 30), generator=generator)
+    others = (pairs[0], pairs[1], normal(30, 3), normal(3, 3, 5))
+
+    def ends(compiled: bool) -> Operator:
+        def run(geometry: Tensor, coefficients: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+            made = PairEnds(geometry, *others, compiled=compiled)
+            return made.basis, made.projections, made.blocks(coefficients)
+
+        return run
+
+    operands = [normal(6, 8, 20), normal(30, 2 + 11 * 20)]
+    return Case("pairs of a Hessian", ends(True), ends(False), operands, others, order=0)
+
+
 def _derivatives(function: Operator, case: Case) -> list[Tensor]:
-    """Values, and derivatives of first or first and second order along fixed directions."""
+    """Values, and derivatives up to the order of the case along fixed directions."""
     generator = torch.Generator().manual_seed(21)
 
     def directions(tensors: list[Tensor]) -> list[Tensor]:
@@ -128,6 +150,8 @@ def _derivatives(function: Operator, case: Case) -> list[Tensor]:
         inputs = [t.clone().requires_grad_() for t in case.operands]
         output = function(*inputs, *case.others)
         values = [v for v in (output if isinstance(output, tuple) else (output,)) if v.is_floating_point()]
+        if case.order == 0:
+            return [t.detach() for t in values]
         cotangents = [t.requires_grad_() for t in directions(values)]
         first = torch.autograd.grad(values, inputs, cotangents, create_graph=case.order > 1)
         if case.order == 1:
@@ -152,7 +176,7 @@ def self_test() -> dict[str, Any]:
         return {"ok": True, "instruction_set": chosen, "kernels": results}
     with torch.inference_mode(False), _disable_current_modes():
         for dtype, tolerance in TOLERANCE.items():
-            for case in [*_cases(dtype), *_linear_cases(dtype)]:
+            for case in [*_cases(dtype), *_linear_cases(dtype), _pair_case(dtype)]:
                 pairs = zip(
                     _derivatives(case.compiled, case),
                     _derivatives(case.oracle, case),

@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mlip.kernels.hessian_pairs import PairEnds
+from mlip.kernels.hessian_pairs import PairEnds, pair_ends
 from mlip.kernels.linear import linear
 from mlip.nn.linear import EquivariantLinear
 from mlip.nn.radial import SILU_GAIN, bessel, polynomial_envelope
@@ -158,7 +158,7 @@ class HessianHead(ConstantModule):
         """Blocks, their weights, which pairs are close, and the arms of those."""
         distance = vectors.norm(dim=1)
         prior = SCALE / (SHORT + distance.pow(4))
-        ends = PairEnds(nodes.geometry, receivers, senders, vectors / distance.unsqueeze(1), self.tensor)
+        ends = pair_ends(nodes.geometry, receivers, senders, vectors / distance.unsqueeze(1), self.tensor)
         hidden = self._hidden(nodes, receivers, senders, distance, ends)
         weight = prior * polynomial_envelope(distance / self.cutoff)
         blocks = ends.blocks(self._coefficients(hidden)) * weight[:, None, None]
