@@ -3,8 +3,8 @@
     python examples/gfn2_organic/recipe.py all --data DATA --run RUN [--workers N] [--scale 0.01]
 
 or step by step, `label`, `pack`, `hessians`, `train`, `head`, `evaluate`, `card` in the place of `all`.
-`label` lists the molecules and labels them with GFN2-xTB in shards of 20; stopped at any moment, the same
-command goes on. `pack` gathers the shards that are there, also while `label` runs. `hessians` labels more
+`label` lists the molecules, in two waves, and labels them with GFN2-xTB in shards of 20; stopped at any moment,
+the same command goes on. `pack` gathers the shards that are there, also while `label` runs. `hessians` labels more
 second derivatives. `train` trains on energies and forces, `head` adds the head for Hessians and leaves the
 rest as it is. Needs `pip install ".[train,labels]"`.
 """
