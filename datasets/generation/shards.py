@@ -95,7 +95,7 @@ def extend_plan(folder: Path, sources: Sequence[Source]) -> None:
         InputError: The folder holds no plan, or a source of one of the names.
     """
     plan = read_plan(folder)
-    plan["waves"] = [*_waves(plan), len(sources)]
+    plan["waves"] = [*waves(plan), len(sources)]
     plan["sources"] += _shuffled(sources, plan["seed"])
     _require_once(plan["sources"])
     _write(folder, plan)
@@ -176,14 +176,14 @@ def num_shards(plan: dict[str, Any]) -> int:
     return len(_chunks(plan))
 
 
-def _waves(plan: dict[str, Any]) -> list[int]:
+def waves(plan: dict[str, Any]) -> list[int]:
     """Numbers of sources that were planned together; older plans have one wave and do not say so."""
     return list(plan.get("waves", [len(plan["sources"])]))
 
 
 def _chunks(plan: dict[str, Any]) -> list[list[dict[str, Any]]]:
     chunks, sources = [], iter(plan["sources"])
-    for wave in _waves(plan):
+    for wave in waves(plan):
         left = list(islice(sources, wave))
         chunks += [left[k : k + SHARD] for k in range(0, wave, SHARD)]
     return chunks

@@ -3,10 +3,10 @@
     python examples/gfn2_organic/recipe.py all --data DATA --run RUN [--workers N] [--scale 0.01]
 
 or step by step, `label`, `pack`, `hessians`, `train`, `head`, `evaluate`, `card` in the place of `all`.
-`label` lists the molecules, in two waves, and labels them with GFN2-xTB in shards of 20; stopped at any moment,
-the same command goes on. `pack` gathers the shards that are there, also while `label` runs. `hessians` labels more
-second derivatives. `train` trains on energies and forces, `head` adds the head for Hessians and leaves the
-rest as it is. Needs `pip install ".[train,labels]"`.
+`label` lists the molecules, in two waves, and labels them with GFN2-xTB in shards of 20; stopped at any
+moment, the same command goes on. `pack` gathers the shards that are there, also while `label` runs.
+`hessians` labels more second derivatives. `train` trains on energies and forces, `head` adds the head for
+Hessians and leaves the rest as it is. Needs `pip install ".[train,labels]"`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from mlip.datasets.generation.shards import (
     make_plan,
     read_plan,
     run,
+    waves,
     write_plan,
 )
 from mlip.datasets.h5_reader import H5Dataset
@@ -84,45 +85,44 @@ def num_atoms(smiles: str) -> int:
     return sum(Chem.AddHs(Chem.MolFromSmiles(s)).GetNumAtoms() for s in smiles.split("."))
 
 
-def sources(scale: float) -> list[Source]:
-    """Every molecule and complex once, with its group, its split and what is made of it."""
+def sampled(scale: float, seed: int) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """The lists of `molecules.txt`, the curated molecules, and random ones grown from them."""
     lists = sections(HERE / "molecules.txt")
-    common = frozenset(lists["common_scaffolds"])
-    rng = random.Random(SEED)
     curated = [plain(s) for s in lists["curated"] + lists["drugs"]]
     quota = {n: round(scale * k) for n, k in QUOTA.items()}
-    grown = sample_larger(curated, lists["substituents"], quota, seed=SEED)
+    return lists, curated, sample_larger(curated, lists["substituents"], quota, seed=seed)
+
+
+def with_pairs(
+    lists: dict[str, list[str]], singles: list[str], count: int, rng: random.Random
+) -> list[Source]:
+    """Sources of the molecules, and of so many pairs with them in it."""
+    common = frozenset(lists["common_scaffolds"])
+    out = [molecule(s, common, rng) for s in singles]
+    found = pairs(lists["monomers"], singles, count, rng)
+    return out + [c for s in found if (c := complex_(s, common, rng))]
+
+
+def sources(scale: float) -> list[Source]:
+    """Every molecule and complex once, with its group, its split and what is made of it."""
+    lists, curated, grown = sampled(scale, SEED)
+    rng = random.Random(SEED)
     singles = list(dict.fromkeys([*curated, *enumerate_small(4), *grown]))
     if scale < 1:
         singles = rng.sample(singles, max(20, round(scale * len(singles))))
-    out = [molecule(s, common, rng) for s in singles]
-    out += [
-        c
-        for s in pairs(lists["monomers"], singles, round(scale * PAIRS), rng)
-        if (c := complex_(s, common, rng))
-    ]
-    return out
+    return with_pairs(lists, singles, round(scale * PAIRS), rng)
 
 
 def more_sources(scale: float, known: set[str]) -> list[Source]:
     """The second wave: other molecules for training, with few frames of each."""
-    lists = sections(HERE / "molecules.txt")
-    common = frozenset(lists["common_scaffolds"])
+    lists, _, grown = sampled(MORE * scale, SEED + 1)
     rng = random.Random(SEED + 1)
-    curated = [plain(s) for s in lists["curated"] + lists["drugs"]]
-    quota = {n: round(MORE * scale * k) for n, k in QUOTA.items()}
-    grown = sample_larger(curated, lists["substituents"], quota, seed=SEED + 1)
-    found = [molecule(s, common, rng) for s in grown]
-    found += [
-        c
-        for s in pairs(lists["monomers"], grown, round(MORE * scale * PAIRS), rng)
-        if (c := complex_(s, common, rng))
-    ]
+    found = with_pairs(lists, grown, round(MORE * scale * PAIRS), rng)
     return [lean(s, rng) for s in found if s.split == "train" and s.name not in known]
 
 
 def lean(source: Source, rng: random.Random) -> Source:
-    """The source with about eleven frames instead of 24, and without Hessians."""
+    """The source with about 13 frames instead of 24, and without Hessians."""
     pushes = int(rng.random() < 0.25)
     if "." in source.smiles:
         amounts = Amounts(conformers=1, relaxation=4, rattled=1, placed=3, pulled=2, pushes=pushes)
@@ -199,9 +199,11 @@ def label(out: Path, *, workers: int, scale: float) -> None:
         theory = TBLite.level_of_theory
         plan = make_plan(sources(scale), seed=SEED, level_of_theory=theory, licence="CC0-1.0", about=about)
         write_plan(out, plan)
+    plan = read_plan(out)
+    if plan["about"] != about:
+        sys.exit(f"{out} holds a set of other settings: {plan['about']}")
+    if len(waves(plan)) == 1:
         extend_plan(out, more_sources(scale, {s["name"] for s in plan["sources"]}))
-    elif read_plan(out)["about"] != about:
-        sys.exit(f"{out} holds a set of other settings: {read_plan(out)['about']}")
     begin = time.monotonic()
     first: list[int] = []
 

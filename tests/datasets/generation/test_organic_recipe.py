@@ -50,6 +50,24 @@ def test_the_second_wave_is_new_and_for_training() -> None:
     assert all(groups.get(s.group, "train") == "train" for s in second)
 
 
+def test_a_set_of_one_wave_gets_the_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an earlier call was stopped between the two."""
+    recipe = module("recipe")
+    more = recipe.more_sources
+    monkeypatch.setattr(recipe, "run", lambda *_, **__: True)
+    monkeypatch.setattr(recipe, "more_sources", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        recipe.label(tmp_path, workers=1, scale=0.004)
+    first = shards.read_plan(tmp_path)
+    assert len(shards.waves(first)) == 1
+    monkeypatch.setattr(recipe, "more_sources", more)
+    for _ in range(2):
+        recipe.label(tmp_path, workers=1, scale=0.004)
+        plan = shards.read_plan(tmp_path)
+        assert len(shards.waves(plan)) == 2
+        assert plan["sources"][: len(first["sources"])] == first["sources"]
+
+
 def test_hessians_are_added(tmp_path: Path) -> None:
     amounts = Amounts(conformers=1, relaxation=3, thermal=1, pushes=0, shifts=0)
     sources = [
