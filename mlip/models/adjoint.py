@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def linear(module: EquivariantLinear, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """`EquivariantLinear` and its pullback."""
-    matrices, transposed = module.matrices(), module.transposed()
+    matrices, transposed = module.matrices()
     return linear_cpu(x, matrices, transposed), lambda g: linear_cpu(g, transposed, matrices)
 
 

@@ -31,15 +31,16 @@ class EquivariantLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(lmax + 1, channels_in, channels_out))
         self._matrices, self._transposed = FrozenCache(), FrozenCache()
 
-    def matrices(self) -> Float[Tensor, "degrees channels_in channels_out"]:
-        """The matrix of each degree, computed once while the weights are frozen."""
-        return self._matrices.get([self.weight], lambda: self.weight * self.scale)
-
-    def transposed(self) -> Float[Tensor, "degrees channels_out channels_in"]:
-        """`matrices`, transposed and dense."""
-        return self._transposed.get([self.weight], lambda: self.matrices().transpose(1, 2).contiguous())
+    def matrices(
+        self,
+    ) -> tuple[
+        Float[Tensor, "degrees channels_in channels_out"], Float[Tensor, "degrees channels_out channels_in"]
+    ]:
+        """The matrix of each degree and its transpose, both dense; kept while the weights are frozen."""
+        matrices = self._matrices.get([self.weight], lambda: self.weight * self.scale)
+        return matrices, self._transposed.get([self.weight], lambda: matrices.transpose(1, 2).contiguous())
 
     def forward(
         self, x: Float[Tensor, "nodes harmonics channels_in"]
     ) -> Float[Tensor, "nodes harmonics channels_out"]:
-        return linear(x, self.matrices(), self.transposed())
+        return linear(x, *self.matrices())
