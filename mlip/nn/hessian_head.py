@@ -184,7 +184,7 @@ class HessianHead(ConstantModule):
             + self.pair_bias.index_select(0, kind)
             + _dense(ends.projections, self.angular)
         )
-        return hidden / math.sqrt(5.0)
+        return nn.functional.silu(hidden / math.sqrt(5.0))
 
     def _coefficients(self, hidden: Tensor) -> Float[Tensor, "pairs coefficients"]:
         """Those of the blocks, in the order of `mlip.kernels.hessian_pairs`; sums are of order one."""
@@ -195,11 +195,11 @@ class HessianHead(ConstantModule):
                 for count, terms in ((2, 1), (8 * k, 4 * k), (2 * k, 2 * k), (k, k))
             ]
         )
-        return _activated(_activated(hidden, self.pair_hidden), self.pair_out * scale)
+        return _after_silu(_activated(hidden, self.pair_hidden), self.pair_out * scale)
 
     def _arms(self, hidden: Tensor, ends: PairEnds, near: Tensor) -> Float[Tensor, "near 3 coordinates"]:
         k = 4 * self.channels
-        coefficients = _activated(_activated(hidden, self.arm_hidden), self.arm_out)
+        coefficients = _after_silu(_activated(hidden, self.arm_hidden), self.arm_out)
         beside, along = coefficients.split([k, self.coordinates], dim=1)
         scaled = ends.basis.index_select(0, near) * beside.unsqueeze(1)
         mixed = _dense(scaled.flatten(0, 1), self.arm_mix).unflatten(0, scaled.shape[:2])
@@ -239,6 +239,10 @@ def _dense(x: Tensor, weight: Tensor, gain: float = 1.0) -> Tensor:
     return linear(x.unsqueeze(1), (weight * (gain / math.sqrt(weight.shape[0]))).unsqueeze(0)).squeeze(1)
 
 
+def _after_silu(x: Tensor, weight: Tensor) -> Tensor:
+    """A layer on what SiLU has left."""
+    return _dense(x, weight, SILU_GAIN)
+
+
 def _activated(x: Tensor, weight: Tensor) -> Tensor:
-    """A layer on what SiLU leaves of x."""
-    return _dense(nn.functional.silu(x), weight, SILU_GAIN)
+    return nn.functional.silu(_after_silu(x, weight))
