@@ -29,29 +29,30 @@ def supported(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in SUFFIX and load_library() is not None
 
 
+def _call(name: str, shape: ctypes.Structure, *tensors: Tensor) -> None:
+    function = getattr(load_library(), f"mlip_{name}_{SUFFIX[tensors[0].dtype]}")
+    function(ctypes.byref(shape), *(t.data_ptr() for t in tensors))
+
+
 def linear_cpu(x: Tensor, weight: Tensor, transposed: Tensor) -> Tensor:
-    library = load_library()
-    if library is None or not supported(x):
+    if not supported(x):
         return reference.linear(x, weight).contiguous()
     x, weight = x.contiguous(), weight.contiguous()
     nodes, harmonics, channels = x.shape
     degrees, _, channels_out = weight.shape
     out = x.new_empty(nodes, harmonics, channels_out)
     shape = LinearShape(nodes, degrees, channels, channels_out, 0)
-    pointers = (x.data_ptr(), weight.data_ptr(), out.data_ptr())
-    getattr(library, f"mlip_linear_{SUFFIX[x.dtype]}")(ctypes.byref(shape), *pointers)
+    _call("linear", shape, x, weight, out)
     return out
 
 
 def project_cpu(x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
-    library = load_library()
-    if library is None or not supported(x):
+    if not supported(x):
         return reference.project(x, matrix)
     x, matrix = x.contiguous(), matrix.contiguous()
     out = x.new_empty(x.shape[0], matrix.shape[0], x.shape[2])
     shape = ProjectShape(x.shape[0], x.shape[1], matrix.shape[0], x.shape[2], 0)
-    pointers = (x.data_ptr(), matrix.data_ptr(), out.data_ptr())
-    getattr(library, f"mlip_project_{SUFFIX[x.dtype]}")(ctypes.byref(shape), *pointers)
+    _call("project", shape, x, matrix, out)
     return out
 
 

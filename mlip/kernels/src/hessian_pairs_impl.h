@@ -9,7 +9,7 @@
 namespace mlip {
 namespace MLIP_ISA {
 
-constexpr int kVectorParts = 3, kTensorParts = 5, kParts = 8;
+constexpr int kTensorParts = 5, kParts = 8;
 
 // What is known of one pair.
 template <class T>
