@@ -77,6 +77,8 @@ def data_section(summary: dict[str, Any]) -> str:
             + ". Atoms by element: "
             + ", ".join(f"{e} {100 * n / atoms:.1f} %" for e, n in elements.items())
             + ".",
+            f"Besides, for training, {summary['explored']:,} frames of reactions that an earlier state "
+            "of the model found by itself.",
         ]
     )
 

@@ -1,5 +1,5 @@
 """Hessians of frames of the training set that have none: what the head for Hessians learns from, beside those
-that labelling made."""
+that labelling and exploring made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMIT_EVERY = 100
 
 
 def add_hessians(data: Path, *, count: int, workers: int, seed: int) -> None:
-    """Write `hessians.h5`: the frames of `train.h5` that have a Hessian, and `count` others with one.
+    """Write `hessians.h5`: the frames that have a Hessian, and `count` others of `train.h5` with one.
 
     Each of the others is of another molecule, as long as there are so many. Stopped at any moment, the same
     call goes on.
@@ -35,7 +35,8 @@ def add_hessians(data: Path, *, count: int, workers: int, seed: int) -> None:
     wanted = {"seed": seed, "count": count}
     with H5Writer(data / "hessians.h5", append=True, attributes=attributes) as writer:
         if not writer.provenance:
-            writer.write_many(frame for frame in map(dataset.__getitem__, range(len(dataset))) if has(frame))
+            for there in (dataset, H5Dataset(data / "explored.h5")):
+                writer.write_many(frame for frame in map(there.__getitem__, range(len(there))) if has(frame))
             writer.provenance = {**wanted, "done": 0}
             writer.commit()
         elif {name: writer.provenance[name] for name in wanted} != wanted:

@@ -2,11 +2,13 @@
 
     python examples/gfn2_organic/recipe.py all --data DATA --run RUN [--workers N] [--scale 0.01]
 
-or step by step, `label`, `pack`, `hessians`, `train`, `head`, `evaluate`, `card` in the place of `all`.
+or step by step, `label`, `pack`, `train`, `explore`, `hessians`, `refine`, `head`, `evaluate`, `card` in the
+place of `all`.
 `label` lists the molecules, in two waves, and labels them with GFN2-xTB in shards of 20; stopped at any
 moment, the same command goes on. `pack` gathers the shards that are there, also while `label` runs.
-`hessians` labels more second derivatives. `train` trains on energies and forces, `head` adds the head for
-Hessians and leaves the rest as it is. Needs `pip install ".[train,labels]"`.
+`train` trains on energies and forces, `explore` labels reactions that the trained model finds,
+`hessians` more second derivatives. `refine` trains on, with all frames; `head` adds the head for Hessians
+and leaves the rest as it is. Needs `pip install ".[train,labels]"`.
 """
 
 from __future__ import annotations
@@ -221,12 +223,25 @@ def label(out: Path, *, workers: int, scale: float) -> None:
     run(out, TBLite, workers=workers, on_progress=say)
 
 
-def train(config: str, data: Path, frames: str, out: Path, more: list[str]) -> None:
+def mlip(*arguments: str | Path) -> None:
+    """The command, in a process of its own."""
+    subprocess.run([sys.executable, "-c", "from mlip.cli import main; main()", *arguments], check=True)
+
+
+def explore(data: Path, model: Path, *, count: int, workers: int) -> None:
+    """`explored.h5`, and `all.h5` with the frames of `train.h5` and these."""
+    from exploring import add_explored
+
+    add_explored(data, model, count=count, workers=workers, seed=SEED)
+    mlip("data", "convert", data / "train.h5", data / "explored.h5", "--out", data / "all.h5")
+
+
+def train(config: str, data: Path, frames: str, out: Path, *more: str, init: Path | None = None) -> None:
     """`mlip train` with a configuration of this folder, on frames of a folder of data."""
     files = {"train": frames, "valid": "valid.h5", "test.unseen_scaffolds": "test.h5"}
     parts = [f"data.{name}={(data / file).resolve()}" for name, file in files.items()]
-    command = [sys.executable, "-c", "from mlip.cli import main; main()", "train", str(HERE / config)]
-    subprocess.run([*command, *parts, f"output={out.resolve()}", *more], check=True)
+    start = [] if init is None else [f"init={init.resolve()}"]
+    mlip("train", HERE / config, *parts, *start, f"output={out.resolve()}", *more)
 
 
 def evaluate(data: Path, model: Path, result: Path, *, limit: int, nve: int, picoseconds: float) -> None:
@@ -243,6 +258,7 @@ def card(data: Path, model: Path, result: Path, out: Path) -> None:
 
     summary = json.loads((data / "summary.json").read_text(encoding="utf-8"))
     summary["parts"]["train"]["hessians"] = len(H5Dataset(data / "hessians.h5"))
+    summary["explored"] = len(H5Dataset(data / "explored.h5"))
     write_card(out, str(model), summary, json.loads(result.read_text(encoding="utf-8")))
 
 
@@ -250,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    steps = ("label", "pack", "hessians", "train", "head", "evaluate", "card")
+    steps = ("label", "pack", "train", "explore", "hessians", "refine", "head", "evaluate", "card")
     parser.add_argument("step", choices=("all", *steps))
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--run", type=Path, default=HERE / "run", help="folder of the training")
@@ -258,13 +274,15 @@ def main() -> None:
     parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md", help="the model card")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the numbers of molecules")
     parser.add_argument("--workers", type=int, default=1, help="processes that label")
+    parser.add_argument("--reactions", type=int, default=2448, help="reactions to explore")
     parser.add_argument("--hessians", type=int, default=3000, help="Hessians to add")
     parser.add_argument("--limit", type=int, default=500, help="relaxations to compare, of each sort")
     parser.add_argument("--nve", type=int, default=50, help="molecules to run dynamics of")
     parser.add_argument("--picoseconds", type=float, default=0.0, help="of dynamics; 100 takes hours")
-    parser.add_argument("settings", nargs="*", help="of the step train, as max_epochs=2")
+    parser.add_argument("settings", nargs="*", help="of train and refine, as max_epochs=2")
     given = parser.parse_intermixed_args()
-    model = given.model or given.run / "head" / "model.safetensors"
+    first = given.run / "first"
+    trained, last = first / "model.safetensors", given.model or given.run / "head" / "model.safetensors"
     result = given.run / "evaluation.json"
     given.run.mkdir(parents=True, exist_ok=True)
     for step in steps if given.step == "all" else (given.step,):
@@ -278,15 +296,19 @@ def main() -> None:
 
             add_hessians(given.data, count=given.hessians, workers=given.workers, seed=SEED)
         elif step == "train":
-            train("train.yaml", given.data, "train.h5", given.run, given.settings)
+            train("train.yaml", given.data, "train.h5", first, *given.settings)
+        elif step == "explore":
+            explore(given.data, trained, count=given.reactions, workers=given.workers)
+        elif step == "refine":
+            train("refine.yaml", given.data, "all.h5", given.run, *given.settings, init=trained)
         elif step == "head":
-            init = f"init={(given.run / 'model.safetensors').resolve()}"
-            train("train_hessians.yaml", given.data, "hessians.h5", given.run / "head", [init])
+            init = given.run / "model.safetensors"
+            train("train_hessians.yaml", given.data, "hessians.h5", given.run / "head", init=init)
         elif step == "evaluate":
             options = {"limit": given.limit, "nve": given.nve, "picoseconds": given.picoseconds}
-            evaluate(given.data, model, result, **options)
+            evaluate(given.data, last, result, **options)
         else:
-            card(given.data, model, result, given.card)
+            card(given.data, last, result, given.card)
 
 
 if __name__ == "__main__":

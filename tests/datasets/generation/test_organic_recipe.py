@@ -10,11 +10,15 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
 
+from mlip.checkpoint import resolve_model
+from mlip.datasets.frames import Frame
 from mlip.datasets.generation import shards
 from mlip.datasets.generation.labelling import Particles, TBLite, hessian
 from mlip.datasets.generation.pack import pack
 from mlip.datasets.generation.recipes import Amounts, Source
+from mlip.datasets.generation.topology import Topology
 from mlip.datasets.h5_reader import H5Dataset
 
 FOLDER = Path(__file__).parents[3] / "examples" / "gfn2_organic"
@@ -28,7 +32,7 @@ def recipe_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("rdkit")
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("recipe", "hessians"):
+    for name in ("recipe", "hessians", "exploring"):
         sys.modules.pop(name, None)
 
 
@@ -68,7 +72,9 @@ def test_a_set_of_one_wave_gets_the_second(tmp_path: Path, monkeypatch: pytest.M
         assert plan["sources"][: len(first["sources"])] == first["sources"]
 
 
-def test_hessians_are_added(tmp_path: Path) -> None:
+@pytest.fixture
+def small_set(tmp_path: Path) -> Path:
+    """Three molecules, one with a Hessian."""
     amounts = Amounts(conformers=1, relaxation=3, thermal=1, pushes=0, shifts=0)
     sources = [
         Source(
@@ -79,19 +85,60 @@ def test_hessians_are_added(tmp_path: Path) -> None:
     shards.write_plan(tmp_path, shards.make_plan(sources, seed=1, level_of_theory="GFN2-xTB"))
     shards.run(tmp_path, TBLite)
     pack(tmp_path)
-    train = H5Dataset(tmp_path / "train.h5")
-    had = sum(train[k].hessian is not None for k in range(len(train)))
+    return tmp_path
+
+
+def frames_of(path: Path) -> list[Frame]:
+    data = H5Dataset(path)
+    return [data[k] for k in range(len(data))]
+
+
+def labels_of(frame: Frame) -> TBLite:
+    return TBLite(Particles(np.array(frame.atomic_numbers), frame.charge, frame.spin))
+
+
+def test_reactions_are_explored_and_hessians_added(small_set: Path) -> None:
+    model = resolve_model("default")
+    explore = module("exploring").add_explored
+    explore(small_set, model, count=6, workers=1, seed=1)
+    explored = frames_of(small_set / "explored.h5")
+    assert {f.molecule for f in explored} <= {"CO", "CF", "CCl"}
+    assert {f.group for f in explored} <= {"CO", "CF", "CCl"}
+    assert {"driven", "settled"} <= {f.info["kind"] for f in explored}
+    for frame in explored[::7]:
+        energy, forces = labels_of(frame)(np.array(frame.positions))
+        assert frame.energy == pytest.approx(energy, abs=1e-4)
+        np.testing.assert_allclose(frame.forces, forces, atol=1e-3)
+    explore(small_set, model, count=6, workers=1, seed=1)  # nothing is left to do
+    assert len(frames_of(small_set / "explored.h5")) == len(explored)
+    with pytest.raises(SystemExit, match="begun with other settings"):
+        explore(small_set, model, count=7, workers=1, seed=1)
+
+    had = sum(f.hessian is not None for f in [*frames_of(small_set / "train.h5"), *explored])
     add = module("hessians").add_hessians
-    add(tmp_path, count=4, workers=1, seed=1)
-    data = H5Dataset(tmp_path / "hessians.h5")
-    frames = [data[k] for k in range(len(data))]
+    add(small_set, count=4, workers=1, seed=1)
+    frames = frames_of(small_set / "hessians.h5")
     assert len(frames) == had + 4
     assert all(f.hessian is not None for f in frames)
-    last = frames[-1]
-    label = TBLite(Particles(last.atomic_numbers, last.charge, last.spin))
+    last, label = frames[-1], labels_of(frames[-1])
     label(last.positions)
     np.testing.assert_allclose(last.hessian, hessian(label, np.array(last.positions)), atol=1e-3)
-    add(tmp_path, count=4, workers=1, seed=1)  # nothing is left to do
-    assert len(H5Dataset(tmp_path / "hessians.h5")) == had + 4
+    add(small_set, count=4, workers=1, seed=1)
+    assert len(frames_of(small_set / "hessians.h5")) == had + 4
     with pytest.raises(SystemExit, match="begun with other settings"):
-        add(tmp_path, count=5, workers=1, seed=1)
+        add(small_set, count=5, workers=1, seed=1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_springs_pull_with_the_slope_of_their_energy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    numbers = np.array([8, 8, 1, 1])
+    positions = np.array([[0, 0, 0], [0, 0, 1.45], [0, 0.9, -0.3], [0.5, -0.8, 1.7]])
+    topology = Topology.of_geometry(numbers, positions)
+    springs = module("exploring").Springs.at_random(rng, topology, positions)
+    broken = topology.adjacency[tuple(springs.pairs.T)]
+    assert broken.any()
+    assert not broken.all()
+    moved = positions + rng.normal(scale=0.3, size=positions.shape)
+    slope = approx_fprime(moved.ravel(), lambda x: springs.pull(x.reshape(-1, 3))[0], 1e-6)
+    np.testing.assert_allclose(springs.pull(moved)[1].ravel(), -slope, atol=1e-4)
