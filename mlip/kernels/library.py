@@ -73,8 +73,13 @@ class ProjectShape(ctypes.Structure):
 class PairShape(ctypes.Structure):
     """Mirror of `MlipPairShape` in `src/hessian_pairs.h`."""
 
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("pairs", "channels", "threads")) + tuple(
-        (name, ctypes.c_void_p) for name in ("receivers", "senders")
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in ("pairs", "channels", "width", "radials", "coordinates", "threads")
+        ),
+        *((name, ctypes.c_double) for name in ("cutoff", "scale", "shorten")),
+        *((name, ctypes.c_void_p) for name in ("receivers", "senders", "kinds", "place")),
     )
 
 
@@ -129,8 +134,7 @@ def load_library() -> ctypes.CDLL | None:
             ("sphere_product_dual_backward", sphere, 12),
             ("linear", linear, 3),
             ("project", project, 3),
-            ("hessian_ends", pair, 5),
-            ("hessian_blocks", pair, 6),
+            ("hessian_pairs", pair, 16),
             ("edge_basis", edge, 4),
             ("edge_basis_backward", edge, 4),
             ("edge_basis_double_backward", edge, 7),

@@ -118,25 +118,31 @@ def _linear_cases(dtype: torch.dtype) -> list[Case]:
 
 
 def _pair_case(dtype: torch.dtype) -> Case:
-    from mlip.kernels.hessian_pairs import PairEnds
+    from mlip.kernels import hessian_pairs
 
     generator = torch.Generator().manual_seed(23)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    pairs = torch.randint(0, 6, (2, 30), generator=generator)
-    others = (pairs[0], pairs[1], normal(30, 3), normal(3, 3, 5))
+    atoms, pairs, kinds, channels, width, coordinates = 6, 30, 4, 20, 24, 9
+    shapes = [(7, width), (kinds, width), (kinds, width), (5 * channels, width), (width, width)]
+    shapes += [(width, 2 + 11 * channels), (width, width), (width, 4 * channels + coordinates)]
+    weights = [normal(*shape) / shape[0] ** 0.5 for shape in (*shapes, (4 * channels, coordinates))]
+    network = hessian_pairs.PairNetwork(*weights, normal(3, 3, 5))
+    ends = torch.randint(0, atoms, (2, pairs), generator=generator)
+    kind = torch.randint(0, kinds, (pairs,), generator=generator)
 
-    def ends(compiled: bool) -> Operator:
-        def run(geometry: Tensor, coefficients: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-            made = PairEnds(geometry, *others, compiled=compiled)
-            return made.basis, made.projections, made.blocks(coefficients)
+    def terms(function: Operator) -> Operator:
+        def run(scalars: Tensor, geometry: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
+            made = function(hessian_pairs.PairEnds(scalars, geometry, *ends, kind, vectors), network, 5.0)
+            return made.blocks, made.weight, made.arms
 
         return run
 
-    operands = [normal(6, 8, 20), normal(30, 2 + 11 * 20)]
-    return Case("pairs of a Hessian", ends(True), ends(False), operands, others, order=0)
+    operands = [normal(atoms, 2 * width), normal(atoms, 8, channels), 1.5 * normal(pairs, 3)]
+    oracle = terms(hessian_pairs.reference)
+    return Case("pairs of a Hessian", terms(hessian_pairs.compiled), oracle, operands, (), order=0)
 
 
 def _derivatives(function: Operator, case: Case) -> list[Tensor]:

@@ -26,27 +26,22 @@ Blocks end smoothly at the cutoff, arms at half of it: atoms further apart than 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mlip.kernels.hessian_pairs import PairEnds, pair_ends
-from mlip.kernels.linear import linear
+from mlip.kernels.distance import bessel
+from mlip.kernels.hessian_pairs import PairEnds, PairNetwork, pair_terms
 from mlip.nn.linear import EquivariantLinear
-from mlip.nn.radial import SILU_GAIN, bessel, polynomial_envelope
+from mlip.nn.radial import SILU_GAIN
 from mlip.o3.cartesian import tensor_matrix
 from mlip.o3.constants import ConstantModule
 
 NUM_BESSEL = 16
-SCALE = 16.0
-"""eV Å²: blocks of organic molecules fall off about as this divided by the distance to the fourth power."""
-PAIRS_AT_ONCE = 1024
-SHORT = 0.5
-"""Å⁴; keeps that prior finite at short distances."""
+HIDDEN = math.sqrt(5.0)
+"""Five terms of order one are added up in the hidden layer."""
 
 
 @dataclass(frozen=True)
@@ -144,83 +139,40 @@ class HessianHead(ConstantModule):
     ) -> HessianTerms:
         """Terms of the Hessian of atoms with these features."""
         features = normalised(features)
-        nodes = _Nodes(species, self.ends(features[:, :1])[:, 0], self.geometry(features).narrow(1, 1, 8))
-        # Without a gradient to keep, numbers of a few pairs at a time stay in the cache.
-        size = pairs.senders.shape[0] if torch.is_grad_enabled() else PAIRS_AT_ONCE
-        parts = [self._of_pairs(nodes, *part) for part in _portions(pairs, max(1, size))]
-        blocks, weight, close, arms = (torch.cat(column) for column in zip(*parts, strict=True))
+        kinds = species.index_select(0, pairs.receivers) * self.num_species
+        ends = PairEnds(
+            self.ends(features[:, :1])[:, 0] / HIDDEN,
+            self.geometry(features).narrow(1, 1, 8),
+            pairs.receivers,
+            pairs.senders,
+            kinds + species.index_select(0, pairs.senders),
+            pairs.vectors,
+        )
         metric = (self.metric + self.metric.transpose(1, 2)) / (2 * self.coordinates)
-        return HessianTerms(blocks, weight, close.nonzero()[:, 0], arms, metric.index_select(0, species))
+        return HessianTerms(*pair_terms(ends, self._network(), self.cutoff), metric.index_select(0, species))
 
-    def _of_pairs(
-        self, nodes: _Nodes, receivers: Tensor, senders: Tensor, vectors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Blocks, their weights, which pairs are close, and the arms of those."""
-        distance = vectors.norm(dim=1)
-        prior = SCALE / (SHORT + distance.pow(4))
-        ends = pair_ends(nodes.geometry, receivers, senders, vectors / distance.unsqueeze(1), self.tensor)
-        hidden = self._hidden(nodes, receivers, senders, distance, ends)
-        weight = prior * polynomial_envelope(distance / self.cutoff)
-        blocks = ends.blocks(self._coefficients(hidden)) * weight[:, None, None]
-        close = distance < 0.5 * self.cutoff
-        near = close.nonzero()[:, 0]
-        reach = polynomial_envelope(2 * distance.index_select(0, near) / self.cutoff)
-        size = prior.index_select(0, near).sqrt() * reach
-        arms = self._arms(hidden.index_select(0, near), ends, near) * size[:, None, None]
-        return blocks, weight, close, arms
-
-    def _hidden(
-        self, nodes: _Nodes, receivers: Tensor, senders: Tensor, distance: Tensor, ends: PairEnds
-    ) -> Float[Tensor, "pairs width"]:
-        """First layer of the networks: scalars of both ends, distance, projections on the direction."""
-        width = self.radial.shape[1]
-        of = nodes.species.index_select
-        kind = of(0, receivers) * self.num_species + of(0, senders)
-        radial = _dense(bessel(distance, self.cutoff, NUM_BESSEL), self.radial, self.radial_scale)
-        hidden = (
-            nodes.scalars[:, :width].index_select(0, receivers)
-            + nodes.scalars[:, width:].index_select(0, senders)
-            + radial * self.pair_gain.index_select(0, kind)
-            + self.pair_bias.index_select(0, kind)
-            + _dense(ends.projections, self.angular)
-        )
-        return nn.functional.silu(hidden / math.sqrt(5.0))
-
-    def _coefficients(self, hidden: Tensor) -> Float[Tensor, "pairs coefficients"]:
-        """Those of the blocks, in the order of `mlip.kernels.hessian_pairs`; sums are of order one."""
+    def _network(self) -> PairNetwork:
+        """The weights with all factors, so that sums are of order one."""
         k = self.channels
-        scale = torch.cat(
-            [
-                hidden.new_full((count,), 1 / math.sqrt(terms))
-                for count, terms in ((2, 1), (8 * k, 4 * k), (2 * k, 2 * k), (k, k))
-            ]
+        terms = [1] * 2 + [4 * k] * 8 * k + [2 * k] * 2 * k + [k] * k
+        each = self.pair_out.new_tensor(terms).rsqrt()
+        return PairNetwork(
+            radial=_scaled(self.radial, self.radial_scale / HIDDEN),
+            gain=self.pair_gain,
+            bias=self.pair_bias / HIDDEN,
+            angular=_scaled(self.angular, 1 / HIDDEN),
+            pair_hidden=_scaled(self.pair_hidden, SILU_GAIN),
+            pair_out=_scaled(self.pair_out, SILU_GAIN) * each,
+            arm_hidden=_scaled(self.arm_hidden, SILU_GAIN),
+            arm_out=_scaled(self.arm_out, SILU_GAIN),
+            arm_mix=_scaled(self.arm_mix, 1.0),
+            tensor=self.tensor,
         )
-        return _after_silu(_activated(hidden, self.pair_hidden), self.pair_out * scale)
-
-    def _arms(self, hidden: Tensor, ends: PairEnds, near: Tensor) -> Float[Tensor, "near 3 coordinates"]:
-        k = 4 * self.channels
-        coefficients = _after_silu(_activated(hidden, self.arm_hidden), self.arm_out)
-        beside, along = coefficients.split([k, self.coordinates], dim=1)
-        scaled = ends.basis.index_select(0, near) * beside.unsqueeze(1)
-        mixed = _dense(scaled.flatten(0, 1), self.arm_mix).unflatten(0, scaled.shape[:2])
-        return mixed + ends.direction.index_select(0, near).unsqueeze(2) * along.unsqueeze(1)
 
 
-class _Nodes(NamedTuple):
-    """What the pairs take from their ends."""
-
-    species: Int[Tensor, " atoms"]
-    scalars: Float[Tensor, "atoms width2"]
-    """For the receiver, then for the sender."""
-    geometry: Float[Tensor, "atoms 8 channels"]
-    """Vectors and tensors."""
-
-
-def _portions(pairs: Pairs, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Receivers, senders and vectors of so many pairs at a time; once if there are none."""
-    for start in range(0, max(1, pairs.senders.shape[0]), size):
-        part = slice(start, start + size)
-        yield pairs.receivers[part], pairs.senders[part], pairs.vectors[part]
+def _scaled(weight: Tensor, gain: float) -> Tensor:
+    """Weights of a layer that keeps the variance, times a factor."""
+    return weight * (gain / math.sqrt(weight.shape[0]))
 
 
 def normalised(
@@ -233,16 +185,3 @@ def normalised(
     return torch.cat(
         [part * (floor**2 + part.square().mean(dim=(1, 2), keepdim=True)).rsqrt() for part in parts], dim=1
     )
-
-
-def _dense(x: Tensor, weight: Tensor, gain: float = 1.0) -> Tensor:
-    return linear(x.unsqueeze(1), (weight * (gain / math.sqrt(weight.shape[0]))).unsqueeze(0)).squeeze(1)
-
-
-def _after_silu(x: Tensor, weight: Tensor) -> Tensor:
-    """A layer on what SiLU has left."""
-    return _dense(x, weight, SILU_GAIN)
-
-
-def _activated(x: Tensor, weight: Tensor) -> Tensor:
-    return nn.functional.silu(_after_silu(x, weight))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mlip.kernels.distance import bessel, polynomial_envelope
 from mlip.kernels.edge_basis import edge_basis
 from mlip.nn.frozen import FrozenCache
 from mlip.o3.constants import ConstantModule
@@ -85,31 +86,6 @@ class SplineBasis(ConstantModule):
     ) -> tuple[Float[Tensor, "edges harmonics"], Float[Tensor, "edges 6"], Int[Tensor, " edges"]]:
         """Harmonics, the six splines that are not zero at each length, and the index of the first of them."""
         return edge_basis(vectors, self.polynomials, self.cutoff, self.num_intervals, lmax)
-
-
-def bessel(r: Float[Tensor, " n"], cutoff: float, num: int) -> Float[Tensor, "n {num}"]:
-    r"""Radial Bessel functions $\sqrt{2/r_c}\,\sin(n\pi r/r_c)/r$, $n = 1 \dots$ num; r in Å, may be 0.
-
-    Source: Gasteiger et al. 2020, arXiv:2003.03123.
-    """
-    n = torch.arange(1, num + 1, dtype=r.dtype, device=r.device)
-    return math.sqrt(2 / cutoff) * (n * math.pi / cutoff) * torch.sinc(n * r[:, None] / cutoff)
-
-
-def polynomial_envelope(x: Float[Tensor, " n"], p: int = 6) -> Float[Tensor, " n"]:
-    """1 at x = 0, and 0 with two derivatives at x = 1 (x = r / cutoff).
-
-    Source: Gasteiger et al. 2020, arXiv:2003.03123, eq. 8.
-    """
-    a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2.0), -p * (p + 1) / 2
-    x = x.clamp(0, 1)
-    return 1 + a * x**p + b * x ** (p + 1) + c * x ** (p + 2)
-
-
-def polynomial_envelope_slope(x: Float[Tensor, " n"], p: int = 6) -> Float[Tensor, " n"]:
-    """Derivative of `polynomial_envelope` by x."""
-    x = x.clamp(0, 1)
-    return -p * (p + 1) * (p + 2) / 2 * x ** (p - 1) * (1 - x) ** 2
 
 
 class RadialTable(ConstantModule):

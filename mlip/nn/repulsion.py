@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mlip.nn.radial import polynomial_envelope, polynomial_envelope_slope
+from mlip.kernels.distance import polynomial_envelope, polynomial_envelope_slope
 from mlip.o3.constants import ConstantModule
 
 COULOMB = 14.399645478425668

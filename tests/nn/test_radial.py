@@ -8,12 +8,11 @@ import torch
 from scipy.interpolate import BSpline
 
 from mlip.kernels import reference
+from mlip.kernels.distance import bessel, polynomial_envelope
 from mlip.nn.radial import (
     ORDER,
     RadialTable,
     SplineBasis,
-    bessel,
-    polynomial_envelope,
     uniform_bspline_matrix,
 )
 

@@ -122,14 +122,14 @@ extern "C" {
   }
 
 #define MLIP_DEFINE_PAIRS(T, NAME)                                                                         \
-  int mlip_hessian_ends_##NAME(const MlipPairShape* s, const T* geometry, const T* direction,             \
-                               const T* tensor, T* basis, T* projections) {                               \
-    return mlip::chosen.table->NAME.hessian_ends(s, geometry, direction, tensor, basis, projections);     \
-  }                                                                                                       \
-  int mlip_hessian_blocks_##NAME(const MlipPairShape* s, const T* geometry, const T* direction,           \
-                                 const T* tensor, const T* basis, const T* coefficients, T* blocks) {     \
-    return mlip::chosen.table->NAME.hessian_blocks(s, geometry, direction, tensor, basis, coefficients,   \
-                                                   blocks);                                               \
+  int mlip_hessian_pairs_##NAME(const MlipPairShape* s, const T* scalars, const T* geometry,              \
+                                const T* vectors, const T* radial, const T* gain, const T* bias,          \
+                                const T* angular, const T* pair_hidden, const T* pair_out,                \
+                                const T* arm_hidden, const T* arm_out, const T* arm_mix, const T* tensor, \
+                                T* blocks, T* weight, T* arms) {                                          \
+    return mlip::chosen.table->NAME.hessian_pairs(s, scalars, geometry, vectors, radial, gain, bias,      \
+                                                  angular, pair_hidden, pair_out, arm_hidden, arm_out,    \
+                                                  arm_mix, tensor, blocks, weight, arms);                 \
   }
 
 MLIP_DEFINE_PAIRS(float, f32)

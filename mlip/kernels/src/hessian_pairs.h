@@ -1,17 +1,6 @@
-// Geometry of the pairs of atoms that blocks of a Hessian are made of.
-//
-// Of each atom: three components of vectors, then five of second-degree tensors, each with `channels` channels.
-// tensor[a,b,m] is the symmetric matrix of component m, u the direction from receiver to sender.
-//
-//   turned(t)[a]  = sum_m (sum_b tensor[b,a,m] u[b]) t[m]
-//   basis[p,a]    = (vector of receiver, of sender, turned tensor of receiver, of sender)[a]
-//   projections   = (sum_a u[a] basis[p,a], sum_a receiver[a] sender[a] / sqrt(3))
-//
-//   block[a,b] = before[a] u[b] + u[a] after[b] + sum_c products[c] receiver[a,c] sender[b,c]
-//              + sum_m tensor[a,b,m] sum_c (of_receiver[c] receiver[m,c] + of_sender[c] sender[m,c]) + one [a = b]
-//   before = sum_c left[c] basis[p,.,c] + along u,  after = sum_c right[c] basis[p,.,c]
-//
-// with coefficients (one, along, left, right, of_receiver, of_sender, products) of each pair.
+// From pairs of atoms to blocks of a Hessian and to arms of internal coordinates; the formulas are at the head of
+// mlip/kernels/hessian_pairs.py. Of each atom: three components of vectors, then five of second-degree tensors,
+// each with `channels` channels, and scalars as a receiver, then as a sender, `width` of each.
 #pragma once
 #include "message.h"
 
@@ -20,16 +9,26 @@ extern "C" {
 struct MlipPairShape {
   int64_t pairs;
   int64_t channels;
+  int64_t width;
+  int64_t radials;
+  int64_t coordinates;
   int64_t threads;
+  double cutoff;
+  double scale;  // of the blocks, and what keeps them finite at short distances
+  double shorten;
   const int64_t* receivers;  // [pairs]
   const int64_t* senders;    // [pairs]
+  const int64_t* kinds;      // [pairs], of pairs of species
+  const int64_t* place;      // [pairs], among the arms; -1 for none
 };
 
-#define MLIP_DECLARE(T, NAME)                                                                              \
-  MLIP_API int mlip_hessian_ends_##NAME(const MlipPairShape*, const T* geometry, const T* direction,        \
-                                        const T* tensor, T* basis, T* projections);                        \
-  MLIP_API int mlip_hessian_blocks_##NAME(const MlipPairShape*, const T* geometry, const T* direction,      \
-                                          const T* tensor, const T* basis, const T* coefficients, T* blocks);
+// Weights, row by row: [radials, width], [kinds, width] twice, [5 channels, width], [width, width],
+// [width, 2 + 11 channels], [width, width], [width, 4 channels + coordinates], [4 channels, coordinates], [3, 3, 5].
+#define MLIP_DECLARE(T, NAME)                                                                                \
+  MLIP_API int mlip_hessian_pairs_##NAME(                                                                    \
+      const MlipPairShape*, const T* scalars, const T* geometry, const T* vectors, const T* radial,          \
+      const T* gain, const T* bias, const T* angular, const T* pair_hidden, const T* pair_out,               \
+      const T* arm_hidden, const T* arm_out, const T* arm_mix, const T* tensor, T* blocks, T* weight, T* arms);
 
 MLIP_DECLARE(float, f32)
 MLIP_DECLARE(double, f64)

@@ -30,8 +30,8 @@ struct Kernels {
                                       const T*, const T*, const T*, T*, T*, T*, T*);
   int (*linear)(const MlipLinearShape*, const T*, const T*, T*);
   int (*project)(const MlipProjectShape*, const T*, const T*, T*);
-  int (*hessian_ends)(const MlipPairShape*, const T*, const T*, const T*, T*, T*);
-  int (*hessian_blocks)(const MlipPairShape*, const T*, const T*, const T*, const T*, const T*, T*);
+  int (*hessian_pairs)(const MlipPairShape*, const T*, const T*, const T*, const T*, const T*, const T*, const T*,
+                       const T*, const T*, const T*, const T*, const T*, const T*, T*, T*, T*);
   int (*edge_basis)(const MlipEdgeShape*, const T*, T*, T*, int64_t*);
   int (*edge_basis_backward)(const MlipEdgeShape*, const T*, const T*, const T*, T*);
   int (*edge_basis_double_backward)(const MlipEdgeShape*, const T*, const T*, const T*, const T*, T*, T*, T*);
