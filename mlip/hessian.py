@@ -131,6 +131,7 @@ def finite_difference_hessian(
     return _symmetric_blocks(graph, out)
 
 
+@torch.no_grad()
 def direct_hessian(potential: Potential, graph: AtomGraph) -> list[Float[Tensor, "coordinates coordinates"]]:
     """The Hessian that the model's head reads off its features, eV/Å².
 
@@ -142,13 +143,13 @@ def direct_hessian(potential: Potential, graph: AtomGraph) -> list[Float[Tensor,
     return assemble(terms, pairs, graph)
 
 
+@torch.no_grad()
 def direct_image_blocks(potential: Potential, graph: AtomGraph) -> ImageBlocks:
     """The same for one periodic structure, its images kept apart."""
     terms, pairs = _terms(potential, graph)
     return assemble_images(terms, pairs, graph)
 
 
-@torch.no_grad()
 def _terms(potential: Potential, graph: AtomGraph) -> tuple[HessianTerms, Pairs]:
     pairs = find_pairs(graph, potential.model.hessian_cutoff)
     edges = (graph.atomic_numbers, graph.senders, graph.receivers, graph.edge_vectors())

@@ -17,17 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mlip.graph import AtomGraph
+from mlip.kernels.hessian_matrix import MatrixParts, balanced, matrices, places
 from mlip.neighbors import neighbor_list
 from mlip.nn.hessian_head import HessianTerms, Pairs
 
 LARGE: Final = 256
 """Atoms of a molecule from which on its pairs are found with cells instead of one by one."""
-
-TINY: Final = 1e-12
-"""Added to the diagonal of the Laplacian, relative to its largest element."""
-
-SMALL: Final = 32
-"""Atoms of a structure up to which products of internal coordinates are made as whole matrices."""
 
 NUMBERS_AT_ONCE: Final = 4_000_000
 """Numbers in the products of internal coordinates that are made together: bounds memory."""
@@ -103,27 +98,39 @@ def assemble(
         pairs: Those that the terms belong to.
         graph: Their structures.
     """
+    parts = _parts(terms, pairs, graph)
+    whole = matrices(parts)
+    if whole is not None:
+        return whole
     counts = graph.atoms_per_structure
     squares = counts.square()
-    first = (torch.cumsum(squares, 0) - squares).index_select(0, graph.batch)
-    within = _within(graph)
-    row = first + within * counts.index_select(0, graph.batch)
+    structure, within = places(counts)
+    start = torch.cumsum(squares, 0) - squares
+    row = start.index_select(0, structure) + within * counts.index_select(0, structure)
     nowhere = int(squares.sum())
     blocks = terms.blocks.new_zeros(nowhere + 1, 9)
-    parts = [_blocks_of_pairs(terms, pairs, graph, within)]
-    small = int(counts.max()) <= SMALL
-    for part in parts if small else itertools.chain(parts, _products(terms, pairs, graph.num_atoms)):
+    for part in itertools.chain([_blocks_of_pairs(parts, pairs)], _products(terms, pairs, graph.num_atoms)):
         place = row[part.first] + within[part.second]
         blocks = blocks.index_add(0, torch.where(part.there, place, nowhere), part.values)
-    matrices = [
+    found = [
         block.view(count, count, 3, 3).transpose(1, 2).reshape(3 * count, 3 * count)
         for block, count in zip(blocks[:nowhere].split(squares.tolist()), counts.tolist(), strict=True)
     ]
-    if small:
-        more = _products_of_small(terms, pairs, graph, within)
-        matrices = [m + other[: len(m), : len(m)] for m, other in zip(matrices, more, strict=True)]
     # Symmetric to the last digit, whatever the order of the sums.
-    return [0.5 * (matrix + matrix.T) for matrix in matrices]
+    return [0.5 * (matrix + matrix.T) for matrix in found]
+
+
+def _parts(terms: HessianTerms, pairs: Pairs, graph: AtomGraph) -> MatrixParts:
+    return MatrixParts(
+        blocks=terms.blocks,
+        weight=terms.weight,
+        near=terms.near,
+        arms=terms.arms,
+        metric=terms.metric,
+        receivers=pairs.receivers,
+        senders=pairs.senders,
+        counts=graph.atoms_per_structure,
+    )
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ def assemble_images(terms: HessianTerms, pairs: Pairs, graph: AtomGraph) -> Imag
         graph: One structure.
     """
     keys, values = [], []
-    pair = _blocks_of_pairs(terms, pairs, graph, _within(graph))
+    pair = _blocks_of_pairs(_parts(terms, pairs, graph), pairs)
     for part in (pair, *_products(terms, pairs, graph.num_atoms, images=True)):
         key = torch.cat([part.first.unsqueeze(1), part.second.unsqueeze(1), part.shifts], dim=1)
         keys.append(key[part.there])
@@ -163,13 +170,6 @@ def assemble_images(terms: HessianTerms, pairs: Pairs, graph: AtomGraph) -> Imag
     unique, place = torch.unique(torch.cat(keys), dim=0, return_inverse=True)
     blocks = values[0].new_zeros(unique.shape[0], 9).index_add(0, place, torch.cat(values)).view(-1, 3, 3)
     return ImageBlocks(unique[:, 0], unique[:, 1], unique[:, 2:], blocks)
-
-
-def _within(graph: AtomGraph) -> Int[Tensor, " atoms"]:
-    """Place of each atom in its structure."""
-    counts = graph.atoms_per_structure
-    starts = torch.cumsum(counts, 0) - counts
-    return torch.arange(graph.num_atoms, device=counts.device) - starts.index_select(0, graph.batch)
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,9 @@ class _Contribution:
     values: Float[Tensor, "parts 9"]
 
 
-def _blocks_of_pairs(
-    terms: HessianTerms, pairs: Pairs, graph: AtomGraph, within: Int[Tensor, " atoms"]
-) -> _Contribution:
+def _blocks_of_pairs(parts: MatrixParts, pairs: Pairs) -> _Contribution:
     i, j, shifts = pairs.receivers, pairs.senders, pairs.shifts
-    block = _balanced(terms, pairs, graph, within)
+    block = balanced(parts)
     turned = block.transpose(1, 2)
     own = 0.5 * (block + turned)
     return _Contribution(
@@ -198,53 +196,6 @@ def _blocks_of_pairs(
         torch.ones(4 * i.shape[0], dtype=torch.bool, device=i.device),
         torch.cat([-block, -turned, own, own]).reshape(-1, 9),
     )
-
-
-def _balanced(
-    terms: HessianTerms, pairs: Pairs, graph: AtomGraph, within: Int[Tensor, " atoms"]
-) -> Float[Tensor, "pairs 3 3"]:
-    r"""Blocks whose antisymmetric parts add up to zero on every atom.
-
-    With axial vectors $a_{ij}$ of the antisymmetric parts, $a_{ij} - a_{ji}$ is a current from i to j. It
-    is changed by $w_{ij} (\phi_i - \phi_j)$, the least change in the norm $\sum |\cdot|^2 / w$ that leaves
-    no excess on any atom: $\phi$ solves the Laplace equation of the network with conductances w. Connected
-    parts are solved for independently, so that molecules far apart do not know of each other.
-    """
-    i, j, weight = pairs.receivers, pairs.senders, terms.weight.double()
-    blocks = terms.blocks.double()
-    axial = _axial(blocks)
-    excess = axial.new_zeros(graph.num_atoms, 3).index_add(0, i, axial).index_add(0, j, axial, alpha=-1)
-    counts, structure = graph.atoms_per_structure, graph.batch
-    most = int(counts.max())
-    conductance = weight.new_zeros(graph.num_structures, most, most)
-    conductance = conductance.index_put((structure[i], within[i], within[j]), weight, accumulate=True)
-    conductance = conductance + conductance.transpose(1, 2)
-    degree = conductance.sum(dim=2)
-    # Each connected part has its potential up to a constant, which plays no role: a small number decides it.
-    tiny = TINY * degree.detach().amax(dim=1, keepdim=True).clamp(min=1.0)
-    padding = (torch.arange(most, device=structure.device) >= counts.unsqueeze(1)).to(degree.dtype)
-    laplacian = torch.diag_embed(degree + padding) - conductance
-    factor = torch.linalg.cholesky(laplacian + torch.diag_embed(tiny.expand_as(degree)))
-    right = excess.new_zeros(graph.num_structures, most, 3).index_put((structure, within), excess)
-    solution = torch.cholesky_solve(right, factor)
-    # What the small number has left undone.
-    solution = solution + torch.cholesky_solve(right - laplacian @ solution, factor)
-    potential = solution[structure, within]
-    change = weight.unsqueeze(1) * (potential[i] - potential[j])
-    return (blocks - _cross_matrix(change)).to(terms.blocks.dtype)
-
-
-def _axial(matrices: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"]:
-    """The vector a with $a \\times x$ the product of the antisymmetric part with x."""
-    odd = 0.5 * (matrices - matrices.transpose(1, 2))
-    return torch.stack([odd[:, 2, 1], odd[:, 0, 2], odd[:, 1, 0]], dim=1)
-
-
-def _cross_matrix(v: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    """The matrix of the cross product with v."""
-    zero = torch.zeros_like(v[:, 0])
-    rows = [zero, -v[:, 2], v[:, 1], v[:, 2], zero, -v[:, 0], -v[:, 1], v[:, 0], zero]
-    return torch.stack(rows, dim=1).view(-1, 3, 3)
 
 
 def _products(
@@ -280,21 +231,3 @@ def _products(
             (there[part].unsqueeze(2) & there[part].unsqueeze(1)).reshape(-1),
             product.view(-1, most, 3, most, 3).transpose(2, 3).reshape(-1, 9),
         )
-
-
-def _products_of_small(
-    terms: HessianTerms, pairs: Pairs, graph: AtomGraph, within: Int[Tensor, " atoms"]
-) -> Float[Tensor, "structures coordinates coordinates"]:
-    """The same as whole matrices: for small structures, most of whose atoms are near most others, faster."""
-    most, coordinates = int(graph.atoms_per_structure.max()), terms.arms.shape[2]
-    centre, other = pairs.receivers[terms.near], pairs.senders[terms.near]
-    atoms = graph.num_atoms
-    arms = terms.arms.reshape(-1, 3 * coordinates)
-    own = -arms.new_zeros(atoms, 3 * coordinates).index_add(0, centre, arms)
-    every = torch.arange(atoms, device=centre.device)
-    place = torch.cat([centre * most + within[other], every * most + within])
-    table = arms.new_zeros(atoms * most, 3 * coordinates).index_add(0, place, torch.cat([arms, own]))
-    table = table.view(atoms, 3 * most, coordinates)
-    products = torch.bmm(torch.bmm(table, terms.metric), table.transpose(1, 2)).flatten(1)
-    whole = products.new_zeros(graph.num_structures, products.shape[1]).index_add(0, graph.batch, products)
-    return whole.view(-1, 3 * most, 3 * most)

@@ -83,6 +83,16 @@ class PairShape(ctypes.Structure):
     )
 
 
+class MatrixShape(ctypes.Structure):
+    """Mirror of `MlipMatrixShape` in `src/hessian_matrix.h`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("structures", "coordinates", "threads")),
+        ("tiny", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("atoms", "pairs", "nears", "receivers", "senders", "near")),
+    )
+
+
 class EdgeShape(ctypes.Structure):
     """Mirror of `MlipEdgeShape` in `src/edge_basis.h`."""
 
@@ -118,8 +128,8 @@ def load_library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(str(path))
     library.mlip_isa.restype = ctypes.c_char_p
     library.mlip_set_isa.argtypes = [ctypes.c_char_p]
-    shapes = (MessageShape, SphereShape, EdgeShape, LinearShape, ProjectShape, PairShape)
-    message, sphere, edge, linear, project, pair = map(ctypes.POINTER, shapes)
+    shapes = (MessageShape, SphereShape, EdgeShape, LinearShape, ProjectShape, PairShape, MatrixShape)
+    message, sphere, edge, linear, project, pair, matrix = map(ctypes.POINTER, shapes)
     for dtype in SUFFIX.values():
         for name, shape, pointers in (
             ("message", message, 6),
@@ -135,6 +145,7 @@ def load_library() -> ctypes.CDLL | None:
             ("linear", linear, 3),
             ("project", project, 3),
             ("hessian_pairs", pair, 16),
+            ("hessian_matrix", matrix, 5),
             ("edge_basis", edge, 4),
             ("edge_basis_backward", edge, 4),
             ("edge_basis_double_backward", edge, 7),

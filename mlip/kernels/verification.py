@@ -126,16 +126,23 @@ def _pair_case(dtype: torch.dtype) -> Case:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
     atoms, pairs, kinds, channels, width, coordinates = 6, 30, 4, 20, 24, 9
-    shapes = [(7, width), (kinds, width), (kinds, width), (5 * channels, width), (width, width)]
+    shapes: list[tuple[int, ...]] = [
+        (7, width),
+        (kinds, width),
+        (kinds, width),
+        (5 * channels, width),
+        (width, width),
+    ]
     shapes += [(width, 2 + 11 * channels), (width, width), (width, 4 * channels + coordinates)]
-    weights = [normal(*shape) / shape[0] ** 0.5 for shape in (*shapes, (4 * channels, coordinates))]
-    network = hessian_pairs.PairNetwork(*weights, normal(3, 3, 5))
-    ends = torch.randint(0, atoms, (2, pairs), generator=generator)
+    shapes += [(4 * channels, coordinates), (3, 3, 5)]
+    network = hessian_pairs.PairNetwork._make(normal(*shape) / shape[0] ** 0.5 for shape in shapes)
+    receivers, senders = torch.randint(0, atoms, (2, pairs), generator=generator)
     kind = torch.randint(0, kinds, (pairs,), generator=generator)
 
     def terms(function: Operator) -> Operator:
         def run(scalars: Tensor, geometry: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
-            made = function(hessian_pairs.PairEnds(scalars, geometry, *ends, kind, vectors), network, 5.0)
+            ends = hessian_pairs.PairEnds(scalars, geometry, receivers, senders, kind, vectors)
+            made = function(ends, network, 5.0)
             return made.blocks, made.weight, made.arms
 
         return run
@@ -143,6 +150,34 @@ def _pair_case(dtype: torch.dtype) -> Case:
     operands = [normal(atoms, 2 * width), normal(atoms, 8, channels), 1.5 * normal(pairs, 3)]
     oracle = terms(hessian_pairs.reference)
     return Case("pairs of a Hessian", terms(hessian_pairs.compiled), oracle, operands, (), order=0)
+
+
+def _matrix_case(dtype: torch.dtype) -> Case:
+    from mlip.kernels import hessian_matrix
+
+    generator = torch.Generator().manual_seed(24)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    counts, coordinates = torch.tensor([3, 1, 5]), 7
+    atoms, structure = torch.arange(9), torch.repeat_interleave(torch.arange(3), counts)
+    ends = torch.cartesian_prod(atoms, atoms)
+    receivers, senders = ends[(structure[ends[:, 0]] == structure[ends[:, 1]]) & (ends[:, 0] != ends[:, 1])].T
+    near = torch.arange(0, len(receivers), 2)
+    weight = normal(len(receivers)).square() + 0.1
+
+    def of(function: Operator) -> Operator:
+        def run(blocks: Tensor, arms: Tensor, metric: Tensor) -> tuple[Tensor, ...]:
+            operands = (blocks, weight, near, arms, metric + metric.transpose(1, 2))
+            return tuple(function(hessian_matrix.MatrixParts(*operands, receivers, senders, counts)))
+
+        return run
+
+    operands = [normal(len(receivers), 3, 3), normal(len(near), 3, coordinates)]
+    operands.append(normal(9, coordinates, coordinates))
+    compiled, oracle = of(hessian_matrix.compiled), of(hessian_matrix.reference)
+    return Case("Hessians of structures", compiled, oracle, operands, (), order=0)
 
 
 def _derivatives(function: Operator, case: Case) -> list[Tensor]:
@@ -182,7 +217,7 @@ def self_test() -> dict[str, Any]:
         return {"ok": True, "instruction_set": chosen, "kernels": results}
     with torch.inference_mode(False), _disable_current_modes():
         for dtype, tolerance in TOLERANCE.items():
-            for case in [*_cases(dtype), *_linear_cases(dtype), _pair_case(dtype)]:
+            for case in [*_cases(dtype), *_linear_cases(dtype), _pair_case(dtype), _matrix_case(dtype)]:
                 pairs = zip(
                     _derivatives(case.compiled, case),
                     _derivatives(case.oracle, case),

@@ -121,7 +121,7 @@ extern "C" {
                                                                ggbeta, gvectors);                         \
   }
 
-#define MLIP_DEFINE_PAIRS(T, NAME)                                                                         \
+#define MLIP_DEFINE_HESSIANS(T, NAME)                                                                         \
   int mlip_hessian_pairs_##NAME(const MlipPairShape* s, const T* scalars, const T* geometry,              \
                                 const T* vectors, const T* radial, const T* gain, const T* bias,          \
                                 const T* angular, const T* pair_hidden, const T* pair_out,                \
@@ -130,10 +130,14 @@ extern "C" {
     return mlip::chosen.table->NAME.hessian_pairs(s, scalars, geometry, vectors, radial, gain, bias,      \
                                                   angular, pair_hidden, pair_out, arm_hidden, arm_out,    \
                                                   arm_mix, tensor, blocks, weight, arms);                 \
+  }                                                                                                       \
+  int mlip_hessian_matrix_##NAME(const MlipMatrixShape* s, const T* blocks, const T* weight,              \
+                                 const T* arms, const T* metric, T* out) {                                \
+    return mlip::chosen.table->NAME.hessian_matrix(s, blocks, weight, arms, metric, out);                 \
   }
 
-MLIP_DEFINE_PAIRS(float, f32)
-MLIP_DEFINE_PAIRS(double, f64)
+MLIP_DEFINE_HESSIANS(float, f32)
+MLIP_DEFINE_HESSIANS(double, f64)
 
 int mlip_linear_f32(const MlipLinearShape* s, const float* x, const float* weight, float* out) {
   return mlip::chosen.table->f32.linear(s, x, weight, out);

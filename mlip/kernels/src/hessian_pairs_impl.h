@@ -32,16 +32,6 @@ inline void store_lanes(T* p, Vec<T> v, int n) {
     store_part(p, v, n);
 }
 
-// out[rows, columns] = x[rows, terms] matrix[terms, columns], all dense.
-template <class T>
-inline void product(int64_t rows, int64_t terms, int64_t columns, const T* x, const T* matrix, T* out) {
-  for (int64_t r = 0; r < rows; r += kTileRows)
-    tiles<T>(
-        int(std::min<int64_t>(kTileRows, rows - r)), terms, columns,
-        [&](int i, int64_t p) { return x[(r + i) * terms + p]; }, [&](int64_t p) { return matrix + p * columns; },
-        [&](int i) { return out + (r + i) * columns; });
-}
-
 template <class T>
 inline void silu_in_place(T* x, int64_t size) {
   by_vectors<T>(size, [&](int64_t c, int n) {

@@ -1,6 +1,7 @@
 // Function pointers of one instruction set's build.
 #pragma once
 #include "edge_basis.h"
+#include "hessian_matrix.h"
 #include "hessian_pairs.h"
 #include "linear.h"
 #include "message.h"
@@ -32,6 +33,7 @@ struct Kernels {
   int (*project)(const MlipProjectShape*, const T*, const T*, T*);
   int (*hessian_pairs)(const MlipPairShape*, const T*, const T*, const T*, const T*, const T*, const T*, const T*,
                        const T*, const T*, const T*, const T*, const T*, const T*, T*, T*, T*);
+  int (*hessian_matrix)(const MlipMatrixShape*, const T*, const T*, const T*, const T*, T*);
   int (*edge_basis)(const MlipEdgeShape*, const T*, T*, T*, int64_t*);
   int (*edge_basis_backward)(const MlipEdgeShape*, const T*, const T*, const T*, T*);
   int (*edge_basis_double_backward)(const MlipEdgeShape*, const T*, const T*, const T*, const T*, T*, T*, T*);

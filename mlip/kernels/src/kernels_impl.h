@@ -1,6 +1,7 @@
 // Instantiates every kernel for the instruction set named by MLIP_ISA.
 #pragma once
 #include "edge_basis_impl.h"
+#include "hessian_matrix_impl.h"
 #include "hessian_pairs_impl.h"
 #include "kernel_table.h"
 #include "linear_impl.h"
@@ -27,6 +28,7 @@ constexpr Kernels<T> kernels = {
     linear<T>,
     project<T>,
     hessian_pairs<T>,
+    hessian_matrix<T>,
     edge_basis<T>,
     edge_basis_backward<T>,
     edge_basis_double_backward<T>,

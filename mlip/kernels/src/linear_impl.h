@@ -85,6 +85,16 @@ inline void tiles(int rows, int64_t terms, int64_t columns, Factor&& factor, Row
   }
 }
 
+// out[rows, columns] = x[rows, terms] matrix[terms, columns], all dense.
+template <class T>
+inline void product(int64_t rows, int64_t terms, int64_t columns, const T* x, const T* matrix, T* out) {
+  for (int64_t r = 0; r < rows; r += kTileRows)
+    tiles<T>(
+        int(std::min<int64_t>(kTileRows, rows - r)), terms, columns,
+        [&](int i, int64_t p) { return x[(r + i) * terms + p]; }, [&](int64_t p) { return matrix + p * columns; },
+        [&](int i) { return out + (r + i) * columns; });
+}
+
 // Row (n, m) of degree l is row first + n * harmonics + m of all.
 template <class T>
 int linear(const MlipLinearShape* s, const T* x, const T* weight, T* out) {
