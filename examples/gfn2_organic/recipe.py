@@ -272,10 +272,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=HERE / "run", help="folder of the training")
     parser.add_argument("--model", type=Path, help="model to evaluate; by default RUN/head/model.safetensors")
     parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md", help="the model card")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the numbers of molecules")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="factor on the numbers of molecules, reactions and Hessians"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that label")
-    parser.add_argument("--reactions", type=int, default=2448, help="reactions to explore")
-    parser.add_argument("--hessians", type=int, default=3000, help="Hessians to add")
+    parser.add_argument("--reactions", type=int, default=2448, help="to explore, at scale 1")
+    parser.add_argument("--hessians", type=int, default=3000, help="to add, at scale 1")
     parser.add_argument("--limit", type=int, default=500, help="relaxations to compare, of each sort")
     parser.add_argument("--nve", type=int, default=50, help="molecules to run dynamics of")
     parser.add_argument("--picoseconds", type=float, default=0.0, help="of dynamics; 100 takes hours")
@@ -294,11 +296,12 @@ def main() -> None:
         elif step == "hessians":
             from hessians import add_hessians
 
-            add_hessians(given.data, count=given.hessians, workers=given.workers, seed=SEED)
+            count = round(given.scale * given.hessians)
+            add_hessians(given.data, count=count, workers=given.workers, seed=SEED)
         elif step == "train":
             train("train.yaml", given.data, "train.h5", first, *given.settings)
         elif step == "explore":
-            explore(given.data, trained, count=given.reactions, workers=given.workers)
+            explore(given.data, trained, count=round(given.scale * given.reactions), workers=given.workers)
         elif step == "refine":
             train("refine.yaml", given.data, "all.h5", given.run, *given.settings, init=trained)
         elif step == "head":
