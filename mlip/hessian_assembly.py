@@ -108,7 +108,7 @@ def assemble(
     start = torch.cumsum(squares, 0) - squares
     row = start.index_select(0, structure) + within * counts.index_select(0, structure)
     nowhere = int(squares.sum())
-    blocks = terms.blocks.new_zeros(nowhere + 1, 9)
+    blocks = terms.metric.new_zeros(nowhere + 1, 9)
     for part in itertools.chain([_blocks_of_pairs(parts, pairs)], _products(terms, pairs, graph.num_atoms)):
         place = row[part.first] + within[part.second]
         blocks = blocks.index_add(0, torch.where(part.there, place, nowhere), part.values)
@@ -121,16 +121,7 @@ def assemble(
 
 
 def _parts(terms: HessianTerms, pairs: Pairs, graph: AtomGraph) -> MatrixParts:
-    return MatrixParts(
-        blocks=terms.blocks,
-        weight=terms.weight,
-        near=terms.near,
-        arms=terms.arms,
-        metric=terms.metric,
-        receivers=pairs.receivers,
-        senders=pairs.senders,
-        counts=graph.atoms_per_structure,
-    )
+    return MatrixParts(*terms, pairs.receivers, pairs.senders, graph.atoms_per_structure)
 
 
 @dataclass(frozen=True)
@@ -203,18 +194,19 @@ def _products(
 ) -> Iterator[_Contribution]:
     """Products of the internal coordinates of each atom, whose own arm is minus the sum of the others; of
     some atoms at a time."""
-    if terms.near.shape[0] == 0:
+    near, given = terms.pairs.near, terms.pairs.arms
+    if near.shape[0] == 0:
         return
-    centre, other = pairs.receivers[terms.near], pairs.senders[terms.near]
+    centre, other = pairs.receivers[near], pairs.senders[near]
     number = torch.bincount(centre, minlength=atoms)
     most = int(number.max()) + 1
     place = torch.arange(len(centre), device=centre.device) - (torch.cumsum(number, 0) - number)[centre] + 1
     members = torch.arange(atoms, device=centre.device).unsqueeze(1).repeat(1, most)
     members[centre, place] = other
     shifts = pairs.shifts.new_zeros(atoms, most, 3)
-    shifts[centre, place] = pairs.shifts[terms.near]
+    shifts[centre, place] = pairs.shifts[near]
     there = torch.arange(most, device=centre.device) <= number.unsqueeze(1)
-    arms = terms.arms.new_zeros(atoms, most, *terms.arms.shape[1:]).index_put((centre, place), terms.arms)
+    arms = given.new_zeros(atoms, most, *given.shape[1:]).index_put((centre, place), given)
     arms = torch.cat([-arms.sum(dim=1, keepdim=True), arms[:, 1:]], dim=1).flatten(1, 2)
     at_once = max(1, NUMBERS_AT_ONCE // (9 * most * most))
     for start in range(0, atoms, at_once):

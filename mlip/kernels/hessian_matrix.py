@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mlip.kernels.hessian_pairs import PairTerms
 from mlip.kernels.library import SUFFIX, MatrixShape, load_library, usable
 
 TINY: Final = 1e-12
@@ -34,14 +35,8 @@ LARGEST: Final = {"torch": 32, "compiled": 256}
 class MatrixParts(NamedTuple):
     """What Hessians are made of; pairs are sorted by receiver, atoms by structure."""
 
-    blocks: Float[Tensor, "pairs 3 3"]
-    """eV/Å²."""
-    weight: Float[Tensor, " pairs"]
-    """Conductance of a pair, positive."""
-    near: Int[Tensor, " near"]
-    """Pairs that have arms."""
-    arms: Float[Tensor, "near 3 coordinates"]
-    """Of the internal coordinates of the receiver at the sender."""
+    terms: PairTerms
+    """The weight of a pair is its conductance."""
     metric: Float[Tensor, "atoms coordinates coordinates"]
     receivers: Int[Tensor, " pairs"]
     senders: Int[Tensor, " pairs"]
@@ -60,8 +55,8 @@ def matrices(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates"
 def supported(parts: MatrixParts) -> bool:
     """Whether the compiled CPU kernel covers these operands."""
     return (
-        parts.blocks.device.type == "cpu"
-        and parts.blocks.dtype in SUFFIX
+        parts.terms.blocks.device.type == "cpu"
+        and parts.terms.blocks.dtype in SUFFIX
         and not torch.is_grad_enabled()
         and load_library() is not None
     )
@@ -72,7 +67,8 @@ def compiled(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates"
     library = load_library()
     if library is None:
         raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
-    blocks, weight, near, arms, metric, receivers, senders, counts = (t.contiguous() for t in parts)
+    blocks, weight, near, arms = (t.contiguous() for t in parts.terms)
+    metric, receivers, senders, counts = (t.contiguous() for t in parts[1:])
     atoms = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     pairs = torch.searchsorted(receivers, atoms)
     nears = torch.searchsorted(near, pairs)
@@ -88,7 +84,7 @@ def compiled(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates"
 def reference(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates"]]:
     """`matrices` by torch."""
     structure, within = places(parts.counts)
-    most, coordinates = int(parts.counts.max()), parts.arms.shape[2]
+    most, coordinates = int(parts.counts.max()), parts.terms.arms.shape[2]
     atoms, structures = structure.shape[0], parts.counts.shape[0]
     i, j = parts.receivers, parts.senders
     block = balanced(parts)
@@ -102,8 +98,8 @@ def reference(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates
     )
     whole = table.view(structures, most, most, 3, 3).transpose(2, 3).reshape(structures, 3 * most, 3 * most)
 
-    centre, other = i[parts.near], j[parts.near]
-    arms = parts.arms.reshape(-1, 3 * coordinates)
+    centre, other = i[parts.terms.near], j[parts.terms.near]
+    arms = parts.terms.arms.reshape(-1, 3 * coordinates)
     rest = -arms.new_zeros(atoms, 3 * coordinates).index_add(0, centre, arms)
     every = torch.arange(atoms, device=centre.device)
     place = torch.cat([centre * most + within[other], every * most + within])
@@ -119,9 +115,9 @@ def reference(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates
 
 def balanced(parts: MatrixParts) -> Float[Tensor, "pairs 3 3"]:
     """Blocks whose antisymmetric parts add up to zero on every atom (see the head of this file)."""
-    i, j, weight = parts.receivers, parts.senders, parts.weight.double()
+    i, j, weight = parts.receivers, parts.senders, parts.terms.weight.double()
     structure, within = places(parts.counts)
-    blocks = parts.blocks.double()
+    blocks = parts.terms.blocks.double()
     axial = _axial(blocks)
     excess = axial.new_zeros(structure.shape[0], 3).index_add(0, i, axial).index_add(0, j, axial, alpha=-1)
     most, structures = int(parts.counts.max()), parts.counts.shape[0]
@@ -140,7 +136,7 @@ def balanced(parts: MatrixParts) -> Float[Tensor, "pairs 3 3"]:
     solution = solution + torch.cholesky_solve(right - laplacian @ solution, factor)
     potential = solution[structure, within]
     change = weight.unsqueeze(1) * (potential[i] - potential[j])
-    return (blocks - _cross_matrix(change)).to(parts.blocks.dtype)
+    return (blocks - _cross_matrix(change)).to(parts.terms.blocks.dtype)
 
 
 def places(counts: Int[Tensor, " structures"]) -> tuple[Int[Tensor, " atoms"], Int[Tensor, " atoms"]]:

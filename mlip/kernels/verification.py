@@ -154,6 +154,7 @@ def _pair_case(dtype: torch.dtype) -> Case:
 
 def _matrix_case(dtype: torch.dtype) -> Case:
     from mlip.kernels import hessian_matrix
+    from mlip.kernels.hessian_pairs import PairTerms
 
     generator = torch.Generator().manual_seed(24)
 
@@ -169,8 +170,9 @@ def _matrix_case(dtype: torch.dtype) -> Case:
 
     def of(function: Operator) -> Operator:
         def run(blocks: Tensor, arms: Tensor, metric: Tensor) -> tuple[Tensor, ...]:
-            operands = (blocks, weight, near, arms, metric + metric.transpose(1, 2))
-            return tuple(function(hessian_matrix.MatrixParts(*operands, receivers, senders, counts)))
+            terms = PairTerms(blocks, weight, near, arms)
+            both = metric + metric.transpose(1, 2)
+            return tuple(function(hessian_matrix.MatrixParts(terms, both, receivers, senders, counts)))
 
         return run
 

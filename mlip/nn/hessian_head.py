@@ -16,9 +16,9 @@ O(3).
 
 A Hessian must be symmetric, and moving all atoms together must cost nothing. Internal coordinates obey both
 by construction. For blocks $H_{ii} = -\sum_j H_{ij}$ is not enough: the sum must be symmetric too, so the
-antisymmetric parts of the blocks of each atom, axial vectors, must add up to zero. `mlip.hessian_assembly`
-takes from each pair what is in excess, as the currents of a network of conductors that carry it away: the
-least change, weighted by `weight`, that makes it so.
+antisymmetric parts of the blocks of each atom, axial vectors, must add up to zero.
+`mlip.kernels.hessian_matrix` takes from each pair what is in excess, as the currents of a network of
+conductors that carry it away: the least change, weighted by `weight`, that makes it so.
 
 Blocks end smoothly at the cutoff, arms at half of it: atoms further apart than the cutoff have no block.
 """
@@ -27,13 +27,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mlip.kernels.distance import bessel
-from mlip.kernels.hessian_pairs import PairEnds, PairNetwork, pair_terms
+from mlip.kernels.hessian_pairs import PairEnds, PairNetwork, PairTerms, pair_terms
 from mlip.nn.linear import EquivariantLinear
 from mlip.nn.radial import SILU_GAIN
 from mlip.o3.cartesian import tensor_matrix
@@ -61,23 +62,12 @@ class Pairs:
     shifts: Int[Tensor, "pairs 3"]
 
 
-@dataclass(frozen=True)
-class HessianTerms:
-    """A second derivative as blocks of pairs and internal coordinates of atoms (see the head of this file).
+class HessianTerms(NamedTuple):
+    """A second derivative, as blocks of pairs and internal coordinates of atoms."""
 
-    Attributes:
-        blocks: B of each ordered pair, receiver first, eV/Å².
-        weight: How much a pair takes of what makes the blocks conserve angular momentum; positive.
-        near: Indices of the pairs that have arms.
-        arms: Of the internal coordinates of the receiver at the sender.
-        metric: Of the internal coordinates of each atom, symmetric, eV/Å² in the product with two arms.
-    """
-
-    blocks: Float[Tensor, "pairs 3 3"]
-    weight: Float[Tensor, " pairs"]
-    near: Int[Tensor, " near"]
-    arms: Float[Tensor, "near 3 coordinates"]
+    pairs: PairTerms
     metric: Float[Tensor, "atoms coordinates coordinates"]
+    """Of the internal coordinates of each atom, symmetric, eV/Å² in the product with two arms."""
 
 
 class HessianHead(ConstantModule):
@@ -149,7 +139,7 @@ class HessianHead(ConstantModule):
             pairs.vectors,
         )
         metric = (self.metric + self.metric.transpose(1, 2)) / (2 * self.coordinates)
-        return HessianTerms(*pair_terms(ends, self._network(), self.cutoff), metric.index_select(0, species))
+        return HessianTerms(pair_terms(ends, self._network(), self.cutoff), metric.index_select(0, species))
 
     def _network(self) -> PairNetwork:
         """The weights with all factors, so that sums are of order one."""

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mlip.kernels.hessian_matrix import MatrixParts, balanced, compiled, matrices, reference
+from mlip.kernels.hessian_pairs import PairTerms
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 COORDINATES = 5
@@ -20,11 +21,14 @@ def parts_of(ends: list[tuple[int, int]], counts: list[int], *, arms: bool = Tru
     receivers, senders = torch.tensor(sorted(ends), dtype=torch.int64).reshape(-1, 2).T
     near = torch.arange(0, len(ends) if arms else 0, 2)
     metric = normal(sum(counts), COORDINATES, COORDINATES)
-    return MatrixParts(
+    terms = PairTerms(
         blocks=normal(len(ends), 3, 3),
         weight=normal(len(ends)).square() + 0.01,
         near=near,
         arms=normal(len(near), 3, COORDINATES),
+    )
+    return MatrixParts(
+        terms=terms,
         metric=metric + metric.transpose(1, 2),
         receivers=receivers,
         senders=senders,
@@ -56,10 +60,10 @@ def slow(parts: MatrixParts) -> Tensor:
             out[a, :, b] -= value
             out[a, :, a] += value
     arms = torch.zeros(atoms, atoms, 3, COORDINATES, dtype=torch.float64)
-    for k, pair in enumerate(parts.near.tolist()):
+    for k, pair in enumerate(parts.terms.near.tolist()):
         i, j = ends[pair]
-        arms[i, j] += parts.arms[k]
-        arms[i, i] -= parts.arms[k]
+        arms[i, j] += parts.terms.arms[k]
+        arms[i, i] -= parts.terms.arms[k]
     out += torch.einsum("kiac,kcd,kjbd->iajb", arms, parts.metric, arms)
     return out.reshape(3 * atoms, 3 * atoms)
 
@@ -83,7 +87,7 @@ def test_balanced_blocks_have_no_excess(case: str) -> None:
     total = torch.zeros(int(parts.counts.sum()), 3, 3, dtype=torch.float64)
     total = total.index_add(0, parts.receivers, odd).index_add(0, parts.senders, -odd)
     assert float(total.abs().max()) < 1e-11
-    change = block - parts.blocks
+    change = block - parts.terms.blocks
     torch.testing.assert_close(change, -change.transpose(1, 2))
 
 
@@ -93,7 +97,8 @@ def test_balanced_blocks_have_no_excess(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_compiled_equals_torch(case: str, dtype: torch.dtype, arms: bool) -> None:
     parts = parts_of(*CASES[case], arms=arms)
-    cast = MatrixParts._make(t.to(dtype) if t.is_floating_point() else t for t in parts)
+    terms = PairTerms._make(t.to(dtype) if t.is_floating_point() else t for t in parts.terms)
+    cast = parts._replace(terms=terms, metric=parts.metric.to(dtype))
     for one, other in zip(compiled(cast), reference(parts), strict=True):
         assert one.dtype == dtype
         assert torch.equal(one, one.T)
@@ -104,13 +109,13 @@ def test_compiled_equals_torch(case: str, dtype: torch.dtype, arms: bool) -> Non
 @pytest.mark.usefixtures("compiled")
 def test_gradients_go_through_torch() -> None:
     parts = parts_of(*CASES["several"])
-    parts.blocks.requires_grad_()
+    parts.terms.blocks.requires_grad_()
     with torch.no_grad():
         assert not any(m.requires_grad for m in matrices(parts) or [])
     found = matrices(parts)
     assert found is not None
     torch.stack([m.square().sum() for m in found]).sum().backward()
-    assert float(parts.blocks.grad.abs().sum()) > 0
+    assert float(parts.terms.blocks.grad.abs().sum()) > 0
 
 
 def test_large_ones_are_left_to_others() -> None:
