@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import torch
 from ase.calculators.calculator import Calculator, all_changes
 
+from mlip.calculators.electrons import require_neutral_singlet
 from mlip.calculators.skin import SkinNeighbors
 from mlip.checkpoint import load_potential
 from mlip.errors import InputError
@@ -165,6 +166,7 @@ class MLIPCalculator(Calculator):
 
         ASE's own comparison, with tolerances, takes longer than the graph of a small molecule.
         """
+        require_neutral_singlet(atoms)
         return list(all_changes) if self.atoms is None else _changes(self.atoms, atoms)
 
     def calculate(
@@ -177,9 +179,9 @@ class MLIPCalculator(Calculator):
         for.
 
         Raises:
-            InputError: No or empty atoms, an element that the model does not know, positions that are not
-                finite, coinciding atoms, a periodic cell without volume, stress asked for without a cell, or
-                an energy that is not finite.
+            InputError: No or empty atoms, an element that the model does not know, a charge or spin in
+                `atoms.info` other than 0 and 1, positions that are not finite, coinciding atoms, a periodic
+                cell without volume, stress asked for without a cell, or an energy that is not finite.
 
         Warns:
             OutsideDomainWarning: Once, when more than one atom in a hundred has surroundings unlike those the
@@ -189,6 +191,7 @@ class MLIPCalculator(Calculator):
             self.atoms = atoms.copy()
         if self.atoms is None or len(self.atoms) == 0:
             raise InputError("the structure has no atoms: at least one is needed")
+        require_neutral_singlet(self.atoms)
         has_volume = bool(self.atoms.cell.rank == 3)
         if "stress" in properties:
             if not has_volume:
@@ -238,6 +241,7 @@ class MLIPCalculator(Calculator):
         atoms = self.atoms if atoms is None else atoms
         if atoms is None or len(atoms) == 0:
             raise InputError("the structure has no atoms: at least one is needed")
+        require_neutral_singlet(atoms)
         if self._hessian_atoms is None or _changes(self._hessian_atoms, atoms):
             self._hessian_atoms, self._hessians = atoms.copy(), {}
         method = self.potential.best_hessian_method() if method is None else method

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mlip.calculators.batch_graph import BatchNeighbors
+from mlip.calculators.electrons import require_neutral_singlet
 from mlip.calculators.surface import Evaluation, StructureError
 from mlip.checkpoint import load_potential
 from mlip.errors import InputError
@@ -138,11 +139,12 @@ class BatchCalculator:
         for place, atoms in enumerate(structures, start=first):
             if len(atoms) == 0:
                 raise StructureError("the structure has no atoms", place=place)
-            if not self._species.issuperset(atoms.numbers.tolist()):
-                try:
+            try:
+                if not self._species.issuperset(atoms.numbers.tolist()):
                     self.potential.check_species(torch.from_numpy(atoms.numbers).to(self.potential.device))
-                except InputError as error:
-                    raise StructureError(str(error), place=place) from None
+                require_neutral_singlet(atoms)
+            except InputError as error:
+                raise StructureError(str(error), place=place) from None
             if stress and atoms.cell.rank < 3:
                 raise StructureError(
                     "stress was asked for but the cell has no volume: give three independent cell vectors",

@@ -6,10 +6,16 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ase.calculators.calculator import all_changes
+
+from mlip.calculators.electrons import charge_of, spin_of
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
-    from ase.calculators.calculator import BaseCalculator
+    from collections.abc import Sequence
+
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator, Calculator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,7 @@ CALCULATORS: Final = {
 
 
 def named_calculator(name: str) -> BaseCalculator:
-    """A new calculator of that name; "tblite" is GFN2-xTB.
+    """A new calculator of that name; "tblite" is GFN2-xTB. Charge and spin are those that `atoms.info` says.
 
     Raises:
         InputError: There is none of that name, or its package is not installed.
@@ -59,4 +65,30 @@ def named_calculator(name: str) -> BaseCalculator:
             f'the calculator "{name}" ({entry.title}) needs the package "{error.name}", not installed: '
             f'pip install "polyad[{entry.extra}]"'
         ) from None
-    return getattr(module, entry.class_name)(**entry.options)
+    return _with_electrons(getattr(module, entry.class_name))(**entry.options)
+
+
+def _with_electrons(base: type[Calculator]) -> type[Calculator]:
+    """The calculator, charge and multiplicity being those of each structure it is asked for."""
+
+    class WithElectrons(base):
+        def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+            if _electrons(atoms) != {key: self.parameters[key] for key in _electrons(atoms)}:
+                return list(all_changes)
+            return list(super().check_state(atoms, tol))
+
+        def calculate(
+            self,
+            atoms: Atoms | None = None,
+            properties: Sequence[str] = ("energy",),
+            system_changes: Sequence[str] = tuple(all_changes),
+        ) -> None:
+            if atoms is not None and self.set(**_electrons(atoms)):
+                system_changes = list(all_changes)
+            super().calculate(atoms, properties, system_changes)
+
+    return WithElectrons
+
+
+def _electrons(atoms: Atoms) -> dict[str, int | None]:
+    return {"charge": charge_of(atoms), "multiplicity": spin_of(atoms)}

@@ -71,7 +71,7 @@ def ts(
         check_thermochemistry(task.structures[0], temperature=temperature)
     folder = _folder(out, structures or [], guess, tasks)
     engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
-    _check_elements(tasks, engine)
+    _check(tasks, engine)
     settings = {**chosen, **_identity(model if calculator is None else None)}
     settings |= {"images": demands.images, "fmax": demands.fmax, "temperature": temperature}
     started = time.perf_counter()
@@ -186,20 +186,27 @@ def _identity(model: str | None) -> dict[str, Any]:
     return {"model_sha256": hashlib.sha256(resolve_model(model).read_bytes()).hexdigest()}
 
 
-def _check_elements(tasks: list[Task], engine: BaseCalculator) -> None:
-    """See that the model knows all elements, so that the last of many does not fail hours later."""
-    from ase.data import chemical_symbols
+def _check(tasks: list[Task], engine: BaseCalculator) -> None:
+    """See that every structure can be evaluated, so that the last of many does not fail hours later.
+
+    Raises:
+        InputError: One cannot; says which.
+    """
+    import torch
 
     from mlip.calculators import MLIPCalculator
+    from mlip.calculators.electrons import require_neutral_singlet
+    from mlip.search.relax import check_structure
 
-    if not isinstance(engine, MLIPCalculator):
-        return
-    known = engine.potential.species
     for task in tasks:
-        unknown = sorted({int(z) for atoms in task.structures for z in atoms.numbers} - set(known))
-        if unknown:
-            symbols, supported = (", ".join(chemical_symbols[z] for z in zs) for zs in (unknown, known))
-            raise InputError(f"{task.name}: contains {symbols}, but the model knows only {supported}")
+        for number, atoms in enumerate(task.structures):
+            try:
+                check_structure(atoms, cell=False)
+                if isinstance(engine, MLIPCalculator):
+                    engine.potential.check_species(torch.from_numpy(atoms.numbers))
+                    require_neutral_singlet(atoms)
+            except InputError as error:
+                raise InputError(f"{task.where(number)}: {error}") from None
 
 
 @contextmanager

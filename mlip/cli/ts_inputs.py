@@ -34,6 +34,12 @@ class Task:
     sources: tuple[Path, ...]
     structures: tuple[Atoms, ...]
 
+    def where(self, number: int) -> str:
+        """The file of one of the structures, and which it is where the file holds several."""
+        if len(self.sources) == len(self.structures):
+            return str(self.sources[number])
+        return f"{self.sources[0]} ({('reactant', 'product')[number]})"
+
 
 def plan(structures: Sequence[Path], guess: Path | None) -> list[Task]:
     """Read everything.
@@ -69,8 +75,8 @@ def _two_frames(path: Path) -> Task:
     frames = read_structures(path)
     if len(frames) != 2:
         raise InputError(
-            f"{path}: holds {len(frames)} structure{'' if len(frames) == 1 else 's'}, but a file without a "
-            "second one must hold two, reactant and product"
+            f"{path}: holds {len(frames)} structure{'' if len(frames) == 1 else 's'}, but where one file is "
+            "given it must hold two: give a second file, or put reactant and product into this one"
         )
     return Task(name=path.stem, sources=(path,), structures=(frames[0], frames[1]))
 

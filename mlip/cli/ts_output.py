@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mlip.calculators.electrons import charge_of, spin_of
 from mlip.cli.structure_files import write_structures
 from mlip.search.bonds import describe_changes
 from mlip.search.reaction import Energies, Reaction, energies
@@ -37,6 +38,7 @@ def key(task: Task, settings: Dictionary[str, Any]) -> str:
     for atoms in task.structures:
         for part in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses()):
             digest.update(np.ascontiguousarray(part).tobytes())
+        digest.update(repr((charge_of(atoms), spin_of(atoms))).encode())
         digest.update(repr([constraint.todict() for constraint in atoms.constraints]).encode())
     return digest.hexdigest()
 

@@ -127,7 +127,7 @@ def _text(
     modes = found.modes
     lines = [f"{found.atoms.get_chemical_formula()}, {_verdict(found)}"]
     if reached is not None:
-        escaped = f", {reached.escapes} saddles left" if reached.escapes > 1 else ", a saddle left"
+        escaped = f", {reached.escapes} saddles were left" if reached.escapes > 1 else ", a saddle was left"
         end = reached.relaxation
         lines.append(
             f"relaxed in {end.steps} steps{escaped if reached.escapes else ''}, fmax {end.fmax:.4f} eV/Å "

@@ -166,6 +166,17 @@ def test_unknown_element(run, folder: Path, model_file: Path) -> None:
     assert not Path("water-relaxed.xyz").exists()
 
 
+def test_charges_are_refused(run, folder: Path, model_file: Path) -> None:
+    water = read("water.xyz")
+    water.info["charge"] = 1
+    write("ion.xyz", water, format="extxyz")
+    for options in ((), ("--optimizer", "bfgs")):
+        message = run.refused("relax", "ion.xyz", "--model", model_file, *options)
+        assert "ion.xyz" in message
+        assert "its charge is 1, but the model takes no account of that" in message
+    assert not Path("ion-relaxed.xyz").exists()
+
+
 def test_bad_geometry(run, folder: Path, model_file: Path) -> None:
     Path("nan.xyz").write_text("2\n\nO nan 0 0\nH 0 0 1\n")
     assert "nan.xyz: position of atom 0" in run.refused("relax", "nan.xyz", "--model", model_file)

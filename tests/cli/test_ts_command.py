@@ -124,7 +124,7 @@ def test_unknown_surroundings_are_said(run, ends: Path, wary_model_file: Path) -
     ("arguments", "message"),
     [
         ((), "0 structures are given, but `mlip ts` needs REACTANT and PRODUCT"),
-        (("hcn.xyz",), "hcn.xyz: holds 1 structure, but a file without a second one must hold two"),
+        (("hcn.xyz",), "hcn.xyz: holds 1 structure, but where one file is given it must hold two"),
         (("both.xyz", "hnc.xyz"), "both.xyz: holds 2 structures, but must hold one end"),
         (("hcn.xyz", "hnc.xyz", "near.xyz"), "3 structures are given"),
         (("hcn.xyz", "missing.xyz"), "missing.xyz: no such file"),
@@ -142,9 +142,27 @@ def test_refusals(run, ends: Path, arguments: tuple, message: str) -> None:
     assert message in run.refused("ts", *arguments)
 
 
+@pytest.mark.parametrize("guess", [True, False])
+def test_what_cannot_be_evaluated_is_refused_before_the_search(run, ends: Path, guess: bool) -> None:
+    good = read("hcn.xyz")
+    for name, change, message in (
+        ("nan", lambda atoms: atoms.positions.__setitem__((0, 0), np.nan), "nan"),
+        ("close", lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0] + 0.01), "0.0173 Å apart"),
+        ("ion", lambda atoms: atoms.info.update(charge=1), "its charge is 1"),
+    ):
+        atoms = good.copy()
+        change(atoms)
+        write(f"{name}.xyz", atoms, format="extxyz")
+        given = ("--guess", f"{name}.xyz") if guess else ("hcn.xyz", f"{name}.xyz")
+        refused = run.refused("ts", *given)
+        assert f"{name}.xyz: " in refused
+        assert message in refused
+        assert not list(ends.glob(f"*{name}-ts"))
+
+
 def test_refuses_elements_of_no_model_and_empty_folders(run, ends: Path, model_file: Path) -> None:
     message = run.refused("ts", "ammonia.xyz", "ammonia.xyz", "--model", model_file)
-    assert "ammonia: contains N, but the model knows only H, C, O, Si" in message
+    assert "element(s) N are unknown to this model; it was trained on H C O Si" in message
     (ends / "empty").mkdir()
     assert "empty: holds no reaction" in run.refused("ts", "empty", "--model", model_file)
     (ends / "half").mkdir()
