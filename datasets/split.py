@@ -52,6 +52,7 @@ def split_frames(
     if any(not p for p in parts):
         raise InputError(
             f"{what} cannot be split into {len(shares)} parts {list(fractions)}: one would be empty"
+            + ("; `by` frame divides frames of one set too" if keys else "")
         )
     parts[0] = atoms + parts[0]
     report = frames.report if isinstance(frames, FrameList) else None

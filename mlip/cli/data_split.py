@@ -33,9 +33,10 @@ def split(
     by: Annotated[
         str,
         typer.Option(
-            help="frame, or what stays together: group, molecule, reaction, trajectory, several with commas."
+            help="What stays together: group, molecule, reaction, trajectory, several with commas; or frame. "
+            "By default group where the frames have any, else frame."
         ),
-    ] = "frame",
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
     suffix: Annotated[str, typer.Option(help="Ending of the parts: .xyz, .h5, .db.")] = "",
     energy_key: EnergyKey = None,
@@ -49,8 +50,10 @@ def split(
 ) -> None:
     """Divide a data set at random, but always in the same way, into train, valid and test.
 
-    Copies of a structure never come apart. With --by, frames that have the molecule (reaction, trajectory,
-    group) in common stay together, and so does what hangs together by a chain of such frames.
+    Copies of a structure never come apart, nor do frames of a group where there are groups: a molecule, say,
+    unless the data set says otherwise. With --by, frames that have the molecule (reaction, trajectory, group)
+    in common stay together, and so does what hangs together by a chain of such frames; frame divides frames
+    of one molecule too.
     """
     from mlip.datasets import data_hash, read_frames, split_frames, write_frames
 
@@ -62,6 +65,7 @@ def split(
     paths = [out_dir / f"{name}{ending}" for name in _part_names(len(shares))]
     for path in paths:
         check_new(path, inputs=[file], force=force)
+    by = by or ("group" if any(frame.group for frame in frames) else "frame")
     parts = split_frames(frames, shares, by=by, seed=seed)
     written = []
     for path, part in zip(paths, parts, strict=True):

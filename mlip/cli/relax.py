@@ -61,7 +61,10 @@ def relax(
         ),
     ],
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model file.")] = "default",
-    fmax: Annotated[float, typer.Option(help="Converged when no force is larger than this, eV/Å.")] = 0.05,
+    fmax: Annotated[
+        float,
+        typer.Option(help="Converged when no force is larger than this, eV/Å; `vibrations` wants 0.01."),
+    ] = 0.05,
     steps: Annotated[int, typer.Option(help="Give up after this many steps.")] = 500,
     optimizer: Annotated[
         str,

@@ -174,7 +174,9 @@ def lines(report: Dictionary[str, Any]) -> list[str]:
     if report["verdict_robust"] is False:
         text.append("  bonds 5 % longer or shorter would make the verdict another")
     if report["imaginary_frequency_per_cm"] is not None:
-        text.append(f"  saddle: {format_frequency(report['imaginary_frequency_per_cm'])} cm⁻¹")
+        lowest = report["imaginary_frequency_per_cm"]
+        what = "saddle" if lowest < 0.0 else "no saddle: lowest frequency"
+        text.append(f"  {what}: {format_frequency(lowest)} cm⁻¹")
     gibbs = f"ΔG at {report['temperature_K']:g} K"
     for label, name in (
         ("barrier", "barrier"),

@@ -70,7 +70,9 @@ class Request:
 def vibrations(
     structure: Annotated[Path, typer.Argument(metavar="STRUCT", help="One structure, any format of ASE.")],
     relax: Annotated[bool, typer.Option("--relax", help="Relax first; crystals with their cell.")] = False,
-    fmax: Annotated[float, typer.Option(help="At rest when no force is larger than this, eV/Å.")] = 0.01,
+    fmax: Annotated[
+        float, typer.Option(help="At rest when no force is larger than this, eV/Å; `relax` stops at 0.05.")
+    ] = 0.01,
     steps: Annotated[int, typer.Option(help="Steps of --relax.")] = 500,
     temperature: Annotated[float, typer.Option(metavar="K", help="Of the thermochemistry, K.")] = 298.15,
     pressure: Annotated[
@@ -84,7 +86,11 @@ def vibrations(
     ] = None,
     hessian: Annotated[
         str | None,
-        typer.Option(metavar="METHOD", help="autograd, direct or finite-difference.  [default: autograd]"),
+        typer.Option(
+            metavar="METHOD",
+            help="autograd or finite-difference, of the surface itself, or direct, which the model's head "
+            "reads off its features.  [default: autograd]",
+        ),
     ] = None,
     supercell: Annotated[
         str | None,

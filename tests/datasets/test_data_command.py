@@ -151,15 +151,21 @@ def _molecules() -> list[Frame]:
 def test_split_by_molecule_and_trajectory(tmp_path: Path) -> None:
     write_frames(tmp_path / "a.xyz", _molecules())
     for by, name in (
+        ("", "molecule"),
         ("molecule", "molecule"),
         ("trajectory", "trajectory"),
         ("molecule,trajectory", "molecule"),
     ):
-        options = ["--out-dir", tmp_path / by, "--fractions", "0.6,0.2,0.2", "--by", by]
+        options = ["--out-dir", tmp_path / (by or "default"), "--fractions", "0.6,0.2,0.2"]
+        options += ["--by", by] if by else []
         parts = [read_frames(p["file"]) for p in _json("split", tmp_path / "a.xyz", *options)["parts"]]
         sides = [{getattr(f, name) for f in part} for part in parts]
         assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
         assert sum(len(part) for part in parts) == 41
+    alone = [f for f in _molecules() if f.molecule == "m1"]
+    write_frames(tmp_path / "one.xyz", alone)
+    message = _run("split", tmp_path / "one.xyz", "--out-dir", tmp_path / "one").stderr
+    assert "one would be empty; `by` frame divides frames of one set too" in message
 
 
 def test_thin(tmp_path: Path) -> None:
