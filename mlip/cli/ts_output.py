@@ -171,6 +171,9 @@ def _point(point: Vibrations, found: Energies) -> dict[str, Any]:
 def lines(report: Dictionary[str, Any]) -> list[str]:
     """The report for people."""
     text = [f"{report['name']}: {report['verdict']}: {report['verdict_text']}"]
+    if report["bond_changes"]:
+        order = "as given" if report["mapping"]["given"] else "as in the reactant"
+        text.append(f"  asked for: {report['bond_changes']}, atoms numbered {order}")
     if report["verdict_robust"] is False:
         text.append("  bonds 5 % longer or shorter would make the verdict another")
     if report["imaginary_frequency_per_cm"] is not None:
@@ -187,6 +190,8 @@ def lines(report: Dictionary[str, Any]) -> list[str]:
         if there is not None:
             reverse = "" if back is None else f", reverse {_both_units(back)}"
             text.append(f"  {label}: {_both_units(there)}{reverse}")
+    if report["reached"] and report["same_conformers"] is False:
+        text.append("  from the ends that were given; the path leads to other conformers of them")
     novelties = {name: point.get("novelty") or 0.0 for name, point in report["points"].items()}
     if any(novelty > 1.0 for novelty in novelties.values()):
         listed = ", ".join(f"{name} {novelty:.2g}" for name, novelty in novelties.items())

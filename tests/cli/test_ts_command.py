@@ -41,7 +41,8 @@ def test_two_ends(run, ends: Path, gfn2) -> None:
     result = run("ts", "hcn.xyz", "hnc.xyz", *gfn2)
     assert result.exit_code == 0, result.stderr
     assert "hcn-hnc: intended: one imaginary mode" in result.stdout
-    assert "saddle: 1426" in result.stdout
+    assert "  asked for: H0-C1 broken; H0-N2 formed, atoms numbered as given" in result.stdout
+    assert "  saddle: 1426" in result.stdout
     assert "barrier: 3.175 eV (73.2 kcal/mol), reverse 2.307 eV (53.2 kcal/mol)" in result.stdout
     assert {path.name for path in Path("hcn-hnc-ts").iterdir()} == WRITTEN
     assert Path("hcn.xyz").read_bytes() == before
