@@ -87,9 +87,7 @@ def vibrations(
     hessian: Annotated[
         str | None,
         typer.Option(
-            metavar="METHOD",
-            help="autograd or finite-difference, of the surface itself, or direct, which the model's head "
-            "reads off its features.  [default: autograd]",
+            metavar="METHOD", help="autograd, finite-difference, direct (head).  [default: autograd]"
         ),
     ] = None,
     supercell: Annotated[
