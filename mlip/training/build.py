@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from mlip.checkpoint import load_potential, read_header
 from mlip.errors import InputError
-from mlip.models import MODELS, Model
+from mlip.models import MODELS, Model, Polyad
+from mlip.models.widening import widen
 from mlip.potential import Potential
 from mlip.training.config import TrainConfig, max_weight
 from mlip.training.config_file import suggest
@@ -53,9 +54,9 @@ def initial_cutoff(config: TrainConfig) -> float:
 
 
 def continue_potential(config: TrainConfig, species: Sequence[int]) -> Potential:
-    """The potential that ``init`` names, with the head for Hessians that ``model`` asks for.
+    """The potential that ``init`` names, with the head for Hessians or the channels that ``model`` asks for.
 
-    Species, E0s and normalisation stay those of ``init``.
+    Species, E0s and normalisation stay those of ``init``. With more channels it computes the same at first.
 
     Args:
         config: The run.
@@ -83,14 +84,13 @@ def continue_potential(config: TrainConfig, species: Sequence[int]) -> Potential
     asked = {key: value for key, value in config.model.items() if key != "name"}
     had = dataclasses.asdict(old.model.config)
     for key, value in asked.items():
-        if not key.startswith("hessian_") and had[key] != value:
+        free = key.startswith("hessian_") or (key == "num_channels" and value > had[key])
+        if not free and had[key] != value:
             raise InputError(f"`model.{key}` is {value!r} but `init` has {had[key]!r}; leave it out")
     model = type(old.model).from_config(had | asked).to(dtype)
-    lacking, surplus = model.load_state_dict(_kept(old, model), strict=False)
-    if surplus or any(not name.startswith("hessian_") for name in lacking):
-        raise ValueError(f"weights of `init` do not fit: {lacking} {surplus}")
+    widened = _take_over(model, old.model)
     potential = Potential(model, old.isolated_energies(), metadata=old.metadata | config.metadata)
-    potential.domain = old.domain
+    potential.domain = None if widened else old.domain  # measured anew at the end of the run
     if config.freeze == "backbone":
         for name, weight in model.named_parameters():
             weight.requires_grad_(name.startswith("hessian_"))
@@ -117,10 +117,32 @@ def check_head(config: TrainConfig, potential: Potential) -> None:
         )
 
 
-def _kept(old: Potential, model: Model) -> dict[str, torch.Tensor]:
+def _take_over(model: Model, old: Model) -> bool:
+    """Give the weights of a trained model to one of its kind; true if this one has more channels.
+
+    Raises:
+        InputError: It has more channels and one of the two a head for Hessians.
+    """
+    wide, narrow = cast("Polyad", model), cast("Polyad", old)
+    have, given = wide.config.num_channels, narrow.config.num_channels
+    if have > given:
+        if model.hessian_cutoff:
+            raise InputError(
+                f"`model.num_channels` is {have} and `init` has {given}, with a head for Hessians: "
+                "add channels before the head, to a model without one"
+            )
+        widen(wide, narrow)
+        return True
+    lacking, surplus = model.load_state_dict(_kept(old, model), strict=False)
+    if surplus or any(not name.startswith("hessian_") for name in lacking):
+        raise ValueError(f"weights of `init` do not fit: {lacking} {surplus}")
+    return False
+
+
+def _kept(old: Model, model: Model) -> dict[str, torch.Tensor]:
     """Weights to start with: all, but those of a head of another shape."""
     shapes = {name: value.shape for name, value in model.state_dict().items()}
-    state: dict[str, torch.Tensor] = old.model.state_dict()
+    state: dict[str, torch.Tensor] = old.state_dict()
     head = {name for name in state if name.startswith("hessian_")}
     if any(shapes.get(name) != state[name].shape for name in head):
         return {name: value for name, value in state.items() if name not in head}

@@ -207,6 +207,28 @@ def test_a_head_for_a_trained_model(
     assert again.model is not None
 
 
+def test_more_channels_for_a_trained_model(run_settings: dict[str, Any], tmp_path: Path) -> None:
+    bare = {key: value for key, value in run_settings["model"].items() if not key.startswith("hessian_")}
+    settings = run_settings | {"loss": {"energy": 1.0, "forces": 10.0}}
+    first = train(settings, model=bare, max_epochs=6, output=str(tmp_path / "first"))
+    del settings["cutoff"]
+    settings |= {"init": str(first.model), "model": {"name": "polyad", "num_channels": 6}}
+    second = train(settings, max_epochs=1, optimizer={"lr": 1e-9}, output=str(tmp_path / "second"))
+    assert first.model is not None
+    assert second.model is not None
+    assert read_header(second.model)["config"]["num_channels"] == 6
+    for key, value in first.metrics["valid"].items():
+        assert second.metrics["valid"][key] == pytest.approx(value, rel=1e-4)
+    with pytest.raises(InputError, match=r"`model\.num_channels` is 3 but `init` has 6; leave it out"):
+        train(settings, init=str(second.model), model={"name": "polyad", "num_channels": 3})
+    settings |= {
+        "model": {"name": "polyad", "num_channels": 8, "hessian_cutoff": 4.0},
+        "loss": {"hessian": 1},
+    }
+    with pytest.raises(InputError, match="add channels before the head"):
+        train(settings | {"init": str(second.model)})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
