@@ -73,7 +73,7 @@ def _with_electrons(base: type[Calculator]) -> type[Calculator]:
 
     class WithElectrons(base):
         def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-            if _electrons(atoms) != {key: self.parameters[key] for key in _electrons(atoms)}:
+            if any(self.parameters[key] != value for key, value in _electrons(atoms).items()):
                 return list(all_changes)
             return list(super().check_state(atoms, tol))
 

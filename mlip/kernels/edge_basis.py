@@ -5,7 +5,6 @@ The second derivative is the backward pass on dual numbers.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mlip.kernels import reference
-from mlip.kernels.library import SUFFIX, EdgeShape, load_library, usable
+from mlip.kernels.library import EdgeShape, call, covers, usable
 
 _MAX_DEGREES = 6
 
@@ -29,12 +28,7 @@ _library.define(
 
 def supported(vectors: Tensor, lmax: int) -> bool:
     """Whether the compiled CPU kernel covers these operands."""
-    return (
-        vectors.device.type == "cpu"
-        and vectors.dtype in SUFFIX
-        and lmax < _MAX_DEGREES
-        and load_library() is not None
-    )
+    return lmax < _MAX_DEGREES and covers(vectors)
 
 
 def _call(
@@ -46,16 +40,11 @@ def _call(
     intervals: int,
     lmax: int,
 ) -> None:
-    library = load_library()
-    if library is None:
-        raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
     if vectors.shape[0] == 0:
         return
     exact = polynomials.double().contiguous()
     shape = EdgeShape(vectors.shape[0], lmax + 1, intervals, 0, cutoff, exact.data_ptr())
-    pointers = [t.data_ptr() for t in tensors]
-    if getattr(library, f"mlip_{name}_{SUFFIX[vectors.dtype]}")(ctypes.byref(shape), *pointers) != 0:
-        raise RuntimeError(f"mlip::{name} has no compiled case for lmax {lmax}")
+    call(name, vectors.dtype, shape, tensors)
 
 
 def edge_basis_cpu(vectors: Tensor, polynomials: Tensor, cutoff: float, intervals: int, lmax: int) -> Any:

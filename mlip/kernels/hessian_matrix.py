@@ -15,7 +15,6 @@ Where nothing is differentiated a compiled kernel does all this; elsewhere torch
 
 from __future__ import annotations
 
-import ctypes
 from typing import Final, NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mlip.kernels.hessian_pairs import PairTerms
-from mlip.kernels.library import SUFFIX, MatrixShape, load_library, usable
+from mlip.kernels.library import MatrixShape, call, covers, usable
 
 TINY: Final = 1e-12
 """Added to the diagonal of the Laplacian, relative to its largest element."""
@@ -54,19 +53,11 @@ def matrices(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates"
 
 def supported(parts: MatrixParts) -> bool:
     """Whether the compiled CPU kernel covers these operands."""
-    return (
-        parts.terms.blocks.device.type == "cpu"
-        and parts.terms.blocks.dtype in SUFFIX
-        and not torch.is_grad_enabled()
-        and load_library() is not None
-    )
+    return covers(parts.terms.blocks) and not torch.is_grad_enabled()
 
 
 def compiled(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates"]]:
     """`matrices` by the kernel, which nothing can be differentiated through."""
-    library = load_library()
-    if library is None:
-        raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
     blocks, weight, near, arms = (t.contiguous() for t in parts.terms)
     metric, receivers, senders, counts = (t.contiguous() for t in parts[1:])
     atoms = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -76,8 +67,7 @@ def compiled(parts: MatrixParts) -> list[Float[Tensor, "coordinates coordinates"
     out = blocks.new_empty(sum(sizes))
     index = (t.data_ptr() for t in (atoms, pairs, nears, receivers, senders, near))
     shape = MatrixShape(len(sizes), arms.shape[2], 0, TINY, *index)
-    function = getattr(library, f"mlip_hessian_matrix_{SUFFIX[blocks.dtype]}")
-    function(ctypes.byref(shape), *(t.data_ptr() for t in (blocks, weight, arms, metric, out)))
+    call("hessian_matrix", blocks.dtype, shape, (blocks, weight, arms, metric, out))
     return [part.view(3 * n, 3 * n) for part, n in zip(out.split(sizes), counts.tolist(), strict=True)]
 
 

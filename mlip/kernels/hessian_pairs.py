@@ -22,7 +22,6 @@ torch.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from mlip.kernels.distance import bessel, polynomial_envelope
-from mlip.kernels.library import SUFFIX, PairShape, load_library, usable
+from mlip.kernels.library import PairShape, call, covers, usable
 
 VECTOR, TENSOR = 3, 5
 """Components of a vector and of a tensor."""
@@ -96,19 +95,11 @@ def pair_terms(ends: PairEnds, network: PairNetwork, cutoff: float) -> PairTerms
 
 def supported(geometry: Tensor) -> bool:
     """Whether the compiled CPU kernel covers these operands."""
-    return (
-        geometry.device.type == "cpu"
-        and geometry.dtype in SUFFIX
-        and not torch.is_grad_enabled()
-        and load_library() is not None
-    )
+    return covers(geometry) and not torch.is_grad_enabled()
 
 
 def compiled(ends: PairEnds, network: PairNetwork, cutoff: float) -> PairTerms:
     """`pair_terms` by the kernel, which nothing can be differentiated through."""
-    library = load_library()
-    if library is None:
-        raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
     scalars, geometry, *index, vectors = (t.contiguous() for t in ends)
     weights = [t.contiguous() for t in network]
     close = vectors.norm(dim=1) < 0.5 * cutoff
@@ -121,8 +112,7 @@ def compiled(ends: PairEnds, network: PairNetwork, cutoff: float) -> PairTerms:
     sizes = pairs, channels, width, radials, coordinates, 0
     shape = PairShape(*sizes, cutoff, SCALE, SHORT, *(t.data_ptr() for t in (*index, place)))
     operands = scalars, geometry, vectors, *weights, blocks, weight, arms
-    function = getattr(library, f"mlip_hessian_pairs_{SUFFIX[geometry.dtype]}")
-    function(ctypes.byref(shape), *(t.data_ptr() for t in operands))
+    call("hessian_pairs", geometry.dtype, shape, operands)
     return PairTerms(blocks, weight, near, arms)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import mlip.kernels
 
@@ -154,6 +156,26 @@ def load_library() -> ctypes.CDLL | None:
             function.argtypes = [shape] + [ctypes.c_void_p] * pointers
             function.restype = ctypes.c_int
     return library
+
+
+def covers(x: Tensor) -> bool:
+    """Whether there are kernels for tensors of this device and type."""
+    return x.device.type == "cpu" and x.dtype in SUFFIX and load_library() is not None
+
+
+def call(name: str, dtype: torch.dtype, shape: ctypes.Structure, tensors: Iterable[Tensor | None]) -> None:
+    """Run a kernel on dense tensors, of this type where they are not indices, in the order of its operands.
+
+    Raises:
+        RuntimeError: The kernels are not installed, or have no case for these sizes.
+    """
+    library = load_library()
+    if library is None:
+        raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
+    pointers = [None if t is None else t.data_ptr() for t in tensors]
+    if getattr(library, f"mlip_{name}_{SUFFIX[dtype]}")(ctypes.byref(shape), *pointers) != 0:
+        sizes = {field: getattr(shape, field) for field, kind in shape._fields_ if kind is ctypes.c_int64}
+        raise RuntimeError(f"mlip::{name} has no compiled case for {sizes}")
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,6 @@ $$\mathrm{out}_{nqc} = \sum_m P_{qm}\, x_{nmc}$$
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
@@ -17,42 +16,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mlip.kernels import reference
-from mlip.kernels.library import SUFFIX, LinearShape, ProjectShape, load_library, usable
+from mlip.kernels.library import LinearShape, ProjectShape, call, covers, usable
 
 _library = torch.library.Library("mlip", "FRAGMENT")
 _library.define("linear(Tensor x, Tensor weight, Tensor transposed) -> Tensor")
 _library.define("project(Tensor x, Tensor matrix, Tensor transposed) -> Tensor")
 
 
-def supported(x: Tensor) -> bool:
-    """Whether the compiled CPU kernel covers these operands."""
-    return x.device.type == "cpu" and x.dtype in SUFFIX and load_library() is not None
-
-
-def _call(name: str, shape: ctypes.Structure, *tensors: Tensor) -> None:
-    function = getattr(load_library(), f"mlip_{name}_{SUFFIX[tensors[0].dtype]}")
-    function(ctypes.byref(shape), *(t.data_ptr() for t in tensors))
-
-
 def linear_cpu(x: Tensor, weight: Tensor, transposed: Tensor) -> Tensor:
-    if not supported(x):
+    if not covers(x):
         return reference.linear(x, weight).contiguous()
     x, weight = x.contiguous(), weight.contiguous()
     nodes, harmonics, channels = x.shape
     degrees, _, channels_out = weight.shape
     out = x.new_empty(nodes, harmonics, channels_out)
     shape = LinearShape(nodes, degrees, channels, channels_out, 0)
-    _call("linear", shape, x, weight, out)
+    call("linear", x.dtype, shape, (x, weight, out))
     return out
 
 
 def project_cpu(x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
-    if not supported(x):
+    if not covers(x):
         return reference.project(x, matrix)
     x, matrix = x.contiguous(), matrix.contiguous()
     out = x.new_empty(x.shape[0], matrix.shape[0], x.shape[2])
     shape = ProjectShape(x.shape[0], x.shape[1], matrix.shape[0], x.shape[2], 0)
-    _call("project", shape, x, matrix, out)
+    call("project", x.dtype, shape, (x, matrix, out))
     return out
 
 
@@ -117,7 +106,7 @@ def linear(
 
     Differentiable to any order.
     """
-    if not (supported(x) and usable()):
+    if not (covers(x) and usable()):
         return reference.linear(x, weight)
     return torch.ops.mlip.linear(x, weight, weight.transpose(1, 2) if transposed is None else transposed)
 
@@ -136,6 +125,6 @@ def project(
 
     Differentiable to any order by `x`.
     """
-    if not (supported(x) and usable()):
+    if not (covers(x) and usable()):
         return reference.project(x, matrix)
     return torch.ops.mlip.project(x, matrix, transposed)

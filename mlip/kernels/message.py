@@ -10,7 +10,6 @@ derivatives leave out (return empty) the gradient of P where it is not needed.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mlip.kernels import reference
-from mlip.kernels.library import SUFFIX, MessageShape, load_library, usable
+from mlip.kernels.library import MessageShape, call, covers, usable
 
 _MAX_DEGREES, _MAX_BASIS = 5, 64
 
@@ -42,13 +41,7 @@ _library.define(
 
 def supported(a: Tensor, table: Tensor, beta: Tensor) -> bool:
     """Whether the compiled CPU kernel covers these operands."""
-    return (
-        a.device.type == "cpu"
-        and a.dtype in SUFFIX
-        and table.shape[1] <= _MAX_DEGREES
-        and beta.shape[1] <= _MAX_BASIS
-        and load_library() is not None
-    )
+    return table.shape[1] <= _MAX_DEGREES and beta.shape[1] <= _MAX_BASIS and covers(a)
 
 
 def _dense(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -64,17 +57,10 @@ def _call(
 ) -> None:
     """Run a compiled kernel on dense operands, in the order of `message`."""
     a, y, beta, table, weight, row, senders, receivers = operands
-    library = load_library()
-    if library is None:
-        raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
     counts = (a.shape[0], num_receivers, senders.shape[0], weight.shape[0], a.shape[1])
     sizes = (table.shape[1], table.shape[2], beta.shape[1], table.shape[0], 0)
     shape = MessageShape(*counts, *sizes, senders.data_ptr(), receivers.data_ptr(), row.data_ptr())
-    tensors = (*first, a, y, beta, table, weight, *outputs)
-    pointers = [None if t is None else t.data_ptr() for t in tensors]
-    status = getattr(library, f"mlip_{name}_{SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers)
-    if status != 0:
-        raise RuntimeError(f"mlip::{name} has no compiled case for {table.shape[1]} degrees")
+    call(name, a.dtype, shape, (*first, a, y, beta, table, weight, *outputs))
 
 
 def message_cpu(*arguments: Any) -> Tensor:

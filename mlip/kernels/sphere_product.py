@@ -9,7 +9,6 @@ numbers, so nothing of size nodes x points is ever stored.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mlip.kernels import reference
-from mlip.kernels.library import SUFFIX, SphereShape, load_library, usable
+from mlip.kernels.library import SphereShape, call, covers, usable
 
 COMPILED_CORRELATIONS, COMPILED_DEGREES = (2, 3), (2, 3, 4)
 
@@ -37,12 +36,10 @@ _library.define(
 def supported(a: Tensor, scale: Tensor, from_points: Tensor) -> bool:
     """Whether the compiled CPU kernel covers these operands."""
     return (
-        a.device.type == "cpu"
-        and a.dtype in SUFFIX
-        and scale.shape[1] in COMPILED_CORRELATIONS
+        scale.shape[1] in COMPILED_CORRELATIONS
         and scale.shape[2] in COMPILED_DEGREES
         and from_points.shape[0] <= a.shape[1]
-        and load_library() is not None
+        and covers(a)
     )
 
 
@@ -51,15 +48,9 @@ def _call(
 ) -> None:
     """Run a compiled kernel on dense operands, in the order of `sphere_product`."""
     a, scale, weight, to_points, from_points, species = operands
-    library = load_library()
-    if library is None:
-        raise RuntimeError("the compiled kernels are not installed; reinstall polyad with a C++ compiler")
     counts = (a.shape[0], scale.shape[0], from_points.shape[1], scale.shape[2], from_points.shape[0])
     shape = SphereShape(*counts, scale.shape[1], a.shape[2], 0, species.data_ptr())
-    tensors = (*first, a, scale, weight, to_points, from_points, *outputs)
-    pointers = [None if t is None else t.data_ptr() for t in tensors]
-    if getattr(library, f"mlip_{name}_{SUFFIX[a.dtype]}")(ctypes.byref(shape), *pointers) != 0:
-        raise RuntimeError(f"mlip::{name} has no compiled case for shape {tuple(scale.shape)}")
+    call(name, a.dtype, shape, (*first, a, scale, weight, to_points, from_points, *outputs))
 
 
 def sphere_product_cpu(*arguments: Tensor) -> Tensor:

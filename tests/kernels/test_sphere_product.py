@@ -99,7 +99,7 @@ def test_what_is_not_compiled_goes_to_the_reference(shape: dict[str, int]) -> No
     got = sphere_product(*case.operands, *case.others)
     assert torch.equal(got, reference.sphere_product(*case.operands, *case.others))
     g = torch.zeros_like(got)
-    with pytest.raises(RuntimeError, match="mlip::sphere_product_backward has no compiled case for shape"):
+    with pytest.raises(RuntimeError, match="mlip::sphere_product_backward has no compiled case for"):
         torch.ops.mlip.sphere_product_backward(g, *case.operands, *case.others, True)
 
 
