@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from mlip.calculators.electrons import require_neutral_singlet
 from mlip.calculators.skin import SkinNeighbors
 from mlip.checkpoint import load_potential
+from mlip.domain import ODD
 from mlip.errors import InputError
 from mlip.potential import Potential
 
@@ -43,12 +44,21 @@ def warn_if_novel(atoms: Atoms, novelty: Float64[np.ndarray, " atoms"]) -> bool:
     """Whether too many atoms have surroundings unlike those that the model was trained on; if so, warn.
 
     Warns:
-        OutsideDomainWarning: More than one atom in a hundred has a novelty (`mlip.domain`) above 1.
+        OutsideDomainWarning: More than one atom in a hundred has a novelty (`mlip.domain`) above 1, or the
+            molecule an odd number of electrons as none of the training.
     """
     unknown = int((novelty > 1.0).sum())
     if unknown <= TOLERATED * len(novelty):
         return False
     worst = int(novelty.argmax())
+    if novelty.min() >= ODD and int(atoms.numbers.sum()) % 2:
+        warnings.warn(
+            f"{atoms.get_chemical_formula()} has an odd number of electrons, but the model was trained on "
+            "molecules with all electrons paired: energies and forces of radicals are far off",
+            OutsideDomainWarning,
+            stacklevel=2,
+        )
+        return True
     warnings.warn(
         f"{unknown} of {len(novelty)} atoms of {atoms.get_chemical_formula()} have "
         f"surroundings unlike any that the model was trained on (most of all atom {worst}, "

@@ -230,5 +230,5 @@ def _domain(tensors: dict[str, torch.Tensor]) -> Domain | None:
         return None
     state = {name.removeprefix(_DOMAIN): value for name, value in tensors.items()}
     domain = Domain(*state["mean"].shape)
-    domain.load_state_dict(state)
+    domain.load_state_dict(domain.state_dict() | state)  # older files do not tell of odd electrons
     return domain

@@ -48,6 +48,13 @@ class AtomGraph:
         """Number of atoms of each structure."""
         return torch.bincount(self.batch, minlength=self.num_structures)
 
+    @property
+    def odd_electrons(self) -> Bool[Tensor, " structures"]:
+        """Whether each structure is a molecule that has an odd number of electrons if it is neutral."""
+        electrons = torch.zeros_like(self.pbc[:, 0], dtype=torch.int64)
+        electrons = electrons.index_add(0, self.batch, self.atomic_numbers)
+        return (electrons % 2 == 1) & ~self.pbc.any(1)
+
     def edge_vectors(self) -> Float[Tensor, "edges 3"]:
         """From receiver to sender: `positions[senders] - positions[receivers] + shifts @ cell`, Å."""
         vectors = self.positions.index_select(0, self.senders) - self.positions.index_select(

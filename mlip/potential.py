@@ -172,7 +172,8 @@ class Potential(nn.Module):
                 result["hessian_of"] = hessian_of
         if novelty and self.domain is not None:
             species = self.model.species_index.index_select(0, graph.atomic_numbers)
-            result["novelty"] = self.domain(output["node_features"].detach(), species)
+            odd = graph.odd_electrons.index_select(0, graph.batch)
+            result["novelty"] = self.domain(output["node_features"].detach(), species, odd)
         if not keep:
             result = {key: value.detach() for key, value in result.items()}
         return result

@@ -52,10 +52,10 @@ def test_one_held_out_atom_in_a_thousand_is_novel() -> None:
     domain = fit.domain()
     features, species = samples(40_000, 2)
     calibrate(domain, domain.distance(features, species), species)
-    share = float((domain(*samples(40_000, 3)) > 1.0).double().mean())
+    share = float((domain(*samples(40_000, 3), torch.tensor(False)) > 1.0).double().mean())
     assert 0.2 * (1 - QUANTILE) < share < 3 * (1 - QUANTILE)
     far = features[:2] + torch.tensor([100.0, -100.0, 0.0])
-    assert (domain(far, species[:2]) > 3.0).all()
+    assert (domain(far, species[:2], torch.tensor(False)) > 3.0).all()
 
 
 def test_a_species_never_seen_is_infinitely_novel() -> None:
@@ -64,7 +64,7 @@ def test_a_species_never_seen_is_infinitely_novel() -> None:
     fit.add(features, species)
     domain = fit.domain()
     calibrate(domain, domain.distance(features, species), species)
-    assert torch.isinf(domain(features[:1], torch.tensor([2]))).all()
+    assert torch.isinf(domain(features[:1], torch.tensor([2]), torch.tensor(False))).all()
 
 
 @pytest.fixture
@@ -94,6 +94,41 @@ def test_known_and_unknown_molecules(potential: Potential) -> None:
     assert novelty[len(known)] > familiar
     assert novelty[len(known) + 1 :].max() > familiar
     assert "novelty" not in potential(graph)
+
+
+def test_odd_electrons(potential: Potential, tmp_path: Path) -> None:
+    methyl, methane, metal = molecule("CH3"), molecule("CH4"), molecule("CH3")
+    metal.cell, metal.pbc = [9.0, 9.0, 9.0], (True, False, False)
+    graph = collate([build_graph(atoms, 4.0) for atoms in (methyl, methane, metal)])
+    assert graph.odd_electrons.tolist() == [True, False, False]
+    novelty = potential(graph, novelty=True)["novelty"].split([4, 5, 4])
+    assert (novelty[0] >= 10.0).all()
+    assert potential.domain is not None
+    potential.domain.odd_electrons.fill_(True)
+    usual = potential(graph, novelty=True)["novelty"].split([4, 5, 4])
+    assert usual[0].min() < 10.0
+    assert torch.equal(novelty[1], usual[1])
+    assert torch.equal(novelty[2], usual[2])
+    potential.domain.odd_electrons.fill_(False)
+    save_potential(potential, tmp_path / "m.safetensors")
+    methyl.calc = MLIPCalculator(tmp_path / "m.safetensors")
+    with pytest.warns(OutsideDomainWarning, match="CH3 has an odd number of electrons"):
+        methyl.get_potential_energy()
+
+
+@pytest.mark.parametrize(
+    ("formulas", "pbc", "odd"),
+    [(["H2O", "CH4"], False, False), (["H2O", "OH"], False, True), (["OH"], True, True)],
+)
+def test_odd_electrons_of_the_training(
+    formulas: list[str], pbc: bool, odd: bool, potential: Potential
+) -> None:
+    structures = [molecule(formula, cell=[9.0, 9.0, 9.0], pbc=pbc) for formula in formulas]
+    frames = [Frame.from_atoms(atoms) for atoms in structures]
+    data = pack(frames, 4.0, dtype=torch.float64, source="frames")
+    fit_domain(potential, data, data, batch_size=2)
+    assert potential.domain is not None
+    assert bool(potential.domain.odd_electrons) is odd
 
 
 def test_travels_with_the_model(potential: Potential, tmp_path: Path) -> None:

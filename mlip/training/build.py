@@ -84,14 +84,14 @@ def continue_potential(config: TrainConfig, species: Sequence[int]) -> Potential
     asked = {key: value for key, value in config.model.items() if key != "name"}
     had = dataclasses.asdict(old.model.config)
     for key, value in asked.items():
-        free = key.startswith("hessian_") or (key == "num_channels" and value > had[key])
-        if not free and had[key] != value:
+        more = key == "num_channels" and isinstance(value, int) and value > had[key]
+        if not (more or key.startswith("hessian_")) and had[key] != value:
             raise InputError(f"`model.{key}` is {value!r} but `init` has {had[key]!r}; leave it out")
     model = type(old.model).from_config(had | asked).to(dtype)
-    widened = _take_over(model, old.model)
+    _take_over(model, old.model)
     potential = Potential(model, old.isolated_energies(), metadata=old.metadata | config.metadata)
-    potential.domain = None if widened else old.domain  # measured anew at the end of the run
     if config.freeze == "backbone":
+        potential.domain = old.domain  # else measured anew at the end: other features
         for name, weight in model.named_parameters():
             weight.requires_grad_(name.startswith("hessian_"))
     return potential
@@ -117,8 +117,8 @@ def check_head(config: TrainConfig, potential: Potential) -> None:
         )
 
 
-def _take_over(model: Model, old: Model) -> bool:
-    """Give the weights of a trained model to one of its kind; true if this one has more channels.
+def _take_over(model: Model, old: Model) -> None:
+    """Give the weights of a trained model to one of its kind, which may have more channels.
 
     Raises:
         InputError: It has more channels and one of the two a head for Hessians.
@@ -132,11 +132,10 @@ def _take_over(model: Model, old: Model) -> bool:
                 "add channels before the head, to a model without one"
             )
         widen(wide, narrow)
-        return True
+        return
     lacking, surplus = model.load_state_dict(_kept(old, model), strict=False)
     if surplus or any(not name.startswith("hessian_") for name in lacking):
         raise ValueError(f"weights of `init` do not fit: {lacking} {surplus}")
-    return False
 
 
 def _kept(old: Model, model: Model) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ def fit_domain(potential: Potential, train: PackedFrames, valid: PackedFrames, *
     if fit is None:
         return
     domain = fit.domain()
+    domain.odd_electrons.fill_(_odd_electrons(train))
     for data in (train, valid):
         distances, kinds = [], []
         for features, species in _features(potential, data, batch_size):
@@ -38,6 +39,15 @@ def fit_domain(potential: Potential, train: PackedFrames, valid: PackedFrames, *
         if distances:
             calibrate(domain, torch.cat(distances), torch.cat(kinds))
     potential.domain = domain.to(device=potential.device, dtype=potential.dtype)
+
+
+def _odd_electrons(data: PackedFrames) -> bool:
+    """Whether there is a molecule with an odd number of electrons."""
+    if not len(data):
+        return True
+    electrons = np.add.reduceat(data.atomic_numbers.cpu().numpy().astype(np.int64), data.atom_starts)
+    molecule = ~data.pbc.cpu().numpy().astype(bool).any(1)
+    return bool((electrons[molecule] % 2 == 1).any()) or not molecule.any()
 
 
 @torch.no_grad()

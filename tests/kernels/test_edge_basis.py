@@ -99,9 +99,7 @@ def test_what_is_not_compiled_goes_to_the_reference() -> None:
         strict=True,
     ):
         assert torch.equal(got, expected)
-    with pytest.raises(
-        RuntimeError, match=r"edge_basis_backward has no compiled case for .*'degrees': 7"
-    ):
+    with pytest.raises(RuntimeError, match=r"edge_basis_backward has no compiled case for .*'degrees': 7"):
         torch.ops.mlip.edge_basis_backward(
             torch.zeros(20, 49).double(), torch.zeros(20, 6).double(), *case.operands, *case.others
         )

@@ -196,8 +196,8 @@ def test_a_head_for_a_trained_model(
     old, new = load_potential(first.model), load_potential(second.model)
     assert (old.has_direct_hessian, new.has_direct_hessian) == (False, True)
     graph = build_graph(water(1).to_atoms(), 3.0)
-    for key, value in old(graph).items():
-        assert torch.equal(new(graph)[key], value)
+    for key, value in old(graph, novelty=True).items():
+        assert torch.equal(new(graph, novelty=True)[key], value)
     headers = [read_header(model) for model in (first.model, second.model)]
     assert headers[0]["data_hash"] == headers[1]["data_hash"] != headers[1]["hessian_data_hash"]
     assert headers[0]["e0s"] == headers[1]["e0s"]
@@ -219,6 +219,9 @@ def test_more_channels_for_a_trained_model(run_settings: dict[str, Any], tmp_pat
     assert read_header(second.model)["config"]["num_channels"] == 6
     for key, value in first.metrics["valid"].items():
         assert second.metrics["valid"][key] == pytest.approx(value, rel=1e-4)
+    train(settings, max_epochs=2, stop_after=1, output=str(tmp_path / "part"))
+    assert load_potential(first.model).domain is not None
+    assert load_potential(tmp_path / "part" / "model.safetensors").domain is None  # its features changed
     with pytest.raises(InputError, match=r"`model\.num_channels` is 3 but `init` has 6; leave it out"):
         train(settings, init=str(second.model), model={"name": "polyad", "num_channels": 3})
     settings |= {
