@@ -55,7 +55,8 @@ def ts(
     verdict says whether it connects the two, or what it connects instead.
 
     DIR gets result.json, saddle.xyz, reactant.xyz, product.xyz, path.extxyz and profile.png, for a folder
-    in a subfolder for each reaction. Searches that DIR already holds the results of are not done again.
+    in a subfolder for each reaction. Searches that DIR already holds the results of are not done again, and
+    results of another method are never replaced.
 
     Exits 0 when every saddle connects what it should, 3 when one does not (what was found is written), 2 when
     something given cannot be used.
@@ -108,7 +109,7 @@ def _search(
             print("\n".join(lines(report)) + f"\n  -> {places[number]}{' (from before)' if reused else ''}")
 
     for number in range(len(tasks)):
-        found = earlier(places[number], keys[number])
+        found = earlier(places[number], keys[number], settings)
         if found is not None:
             note(number, found, reused=True)
     left = [number for number in range(len(tasks)) if number not in reports]
@@ -118,10 +119,7 @@ def _search(
 
         def done(which: int, reaction: Reaction) -> None:
             number = left[which]
-            report = write(
-                tasks[number], reaction, places[number],
-                wanted=keys[number], temperature=settings["temperature"],
-            )  # fmt: skip
+            report = write(tasks[number], reaction, places[number], wanted=keys[number], settings=settings)
             note(number, report, reused=False)
             show(len(reports))
 

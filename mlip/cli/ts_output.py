@@ -13,6 +13,7 @@ from mlip.cli.structure_files import write_structures
 from mlip.search.bonds import describe_changes
 from mlip.search.reaction import Energies, Reaction, energies
 from mlip.search.reaction_pictures import draw_profile
+from mlip.search.results_database import check_settings
 from mlip.search.vibrations import format_frequency
 from mlip.units import KCAL_PER_MOL
 
@@ -43,16 +44,26 @@ def key(task: Task, settings: Dictionary[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def earlier(folder: Path, wanted: str) -> dict[str, Any] | None:
-    """The report of an earlier run of the same search, or None."""
+def earlier(folder: Path, wanted: str, settings: Dictionary[str, Any]) -> dict[str, Any] | None:
+    """The report of an earlier run of the same search; None where there is none, or one of other structures.
+
+    Raises:
+        InputError: There is a report of another method or of other settings.
+    """
     try:
         report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return report if isinstance(report, dict) and report.get("key") == wanted else None
+    if not isinstance(report, dict):
+        return None
+    held = report.get("settings", settings)
+    check_settings(folder, held, settings)
+    return report if report.get("key") == wanted else None
 
 
-def write(task: Task, reaction: Reaction, folder: Path, *, wanted: str, temperature: float) -> dict[str, Any]:
+def write(
+    task: Task, reaction: Reaction, folder: Path, *, wanted: str, settings: Dictionary[str, Any]
+) -> dict[str, Any]:
     """Write structures, path, picture and, last, the report; return the report."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (RESULT, *FILES):  # of another search, if there was one here
@@ -69,7 +80,8 @@ def write(task: Task, reaction: Reaction, folder: Path, *, wanted: str, temperat
         write_structures(folder / "path.extxyz", frames, format="extxyz")
         draw_profile(reaction, folder / "profile.png", title=f"{task.name}: {reaction.verdict.kind}")
         files |= {"path": "path.extxyz", "profile": "profile.png"}
-    report = _report(task, reaction, temperature=temperature) | {"files": files, "key": wanted}
+    report = _report(task, reaction, temperature=settings["temperature"])
+    report |= {"settings": dict(settings), "files": files, "key": wanted}
     temporary = folder / f".{RESULT}.tmp"
     temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / RESULT)

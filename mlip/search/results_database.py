@@ -31,6 +31,7 @@ import numpy as np
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -80,6 +81,20 @@ def digest_of(atoms: Atoms) -> str:
     return f"x{digest.hexdigest()[:16]}"  # a letter first: ASE refuses values that look like numbers
 
 
+def check_settings(path: Path, held: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """See that results which are there were made with the settings that more are to be made with.
+
+    Raises:
+        InputError: They were not.
+    """
+    if held != settings:
+        name = next(key for key in {**held, **settings} if held.get(key) != settings.get(key))
+        raise InputError(
+            f"{path}: holds results for {name} = {held.get(name)}, but now it is {settings.get(name)}: "
+            "repeat the command that made it, or choose another with --out"
+        )
+
+
 class ResultsDatabase:
     """An open results database; use as a context manager, which writes what still waits."""
 
@@ -104,14 +119,10 @@ class ResultsDatabase:
             raise InputError(f"{path}: is no ASE database ({error}): choose another with --out") from None
         if there and held is None:
             raise InputError(f"{path}: was not made by `mlip relax`: choose another with --out")
-        if held is not None and held != settings:
-            name = next(key for key in {**held, **settings} if held.get(key) != settings.get(key))
-            raise InputError(
-                f"{path}: holds results for {name} = {held.get(name)}, but now it is {settings.get(name)}: "
-                "repeat the command that made it, or choose another with --out"
-            )
         if held is None:
             self._database.metadata = {KEY: settings}
+        else:
+            check_settings(path, held, settings)
         self._rows = self._read()
         self._waiting: list[tuple[Origin, Atoms | None, Outcome]] = []
         self._written = time.monotonic()

@@ -88,6 +88,12 @@ def test_a_folder_is_resumed(run, ends: Path, gfn2) -> None:
         ("different formulas", False),
     ]
     assert not Path("pairs-ts/two/reactant.xyz").exists()  # of the search before
+    kept = Path("pairs-ts/one/result.json").read_text()
+    assert json.loads(kept)["settings"]["calculator"] == "tblite"
+    refused = run("ts", "pairs", *gfn2, "--images", 9)
+    assert refused.exit_code == 2
+    assert "pairs-ts/one: holds results for images = 11, but now it is 9" in refused.stderr
+    assert Path("pairs-ts/one/result.json").read_text() == kept
 
 
 def test_guess(run, ends: Path, gfn2) -> None:
