@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
 DEFAULT_MODEL = "default"
@@ -40,3 +41,21 @@ def choose_calculator(
     return named_calculator(calculator), {
         "model": None, "calculator": calculator, "dtype": "float64", "device": "cpu"
     }  # fmt: skip
+
+
+def check_computable(atoms: Atoms, calculator: BaseCalculator) -> None:
+    """See that a model can be asked for a structure, so that the last of many does not fail hours later.
+
+    Raises:
+        InputError: It has elements that the model does not know, a charge or spin, or no sound geometry.
+    """
+    import torch
+
+    from mlip.calculators import MLIPCalculator
+    from mlip.calculators.electrons import require_neutral_singlet
+    from mlip.neighbors import build_graph
+
+    if isinstance(calculator, MLIPCalculator):
+        calculator.potential.check_species(torch.from_numpy(atoms.numbers))
+        require_neutral_singlet(atoms)
+        build_graph(atoms, calculator.potential.cutoff)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlip.cli import EXIT_NOT_CONVERGED
+from mlip.cli.calculator_choice import check_computable
 from mlip.cli.relax_many import Where, is_many, relax_into_database
 from mlip.cli.structure_files import (
     check_writable,
@@ -45,11 +46,8 @@ class _Task:
 
     @property
     def label(self) -> str:
-        return (
-            f"{self.source}"
-            if self.frames == 1
-            else f"{self.source} (frame {self.frame + 1} of {self.frames})"
-        )
+        """Of several in a file, ASE's name for it."""
+        return f"{self.source}" if self.frames == 1 else f"{self.source}@{self.frame}"
 
 
 def relax(
@@ -126,7 +124,9 @@ def _relax_each(tasks: list[_Task], where: Where, options: dict[str, Any], *, as
     from mlip.calculators import MLIPCalculator
 
     calculator = MLIPCalculator(where.model, device=where.device, dtype=where.dtype)
-    _check_structures(tasks, calculator, where.model)
+    for task in tasks:
+        with _naming(task):
+            check_computable(task.atoms, calculator)
     records, digest = [], model_digest(where.model)
     for number, task in enumerate(tasks):
         with _naming(task), _progress(f"{task.label} [{number + 1}/{len(tasks)}]") as show:
@@ -179,25 +179,6 @@ def _plan(structures: list[Path], out: Path | None, trajectory: Path | None) -> 
         for path, frames in read.items()
         for frame, atoms in enumerate(frames)
     ]
-
-
-def _check_structures(tasks: list[_Task], calculator: MLIPCalculator, model: str) -> None:
-    """See that the model can compute each structure, so that the last of many does not fail hours later."""
-    from ase.data import chemical_symbols
-
-    from mlip.neighbors import build_graph
-
-    known = calculator.potential.species
-    for task in tasks:
-        unknown = sorted(set(task.atoms.numbers.tolist()) - set(known))
-        if unknown:
-            symbols, supported = (", ".join(chemical_symbols[z] for z in zs) for zs in (unknown, known))
-            raise InputError(
-                f'{task.label}: contains {symbols}, but the model "{model}" knows only {supported}: '
-                "use a model that was trained on all elements of the structure"
-            )
-        with _naming(task):
-            build_graph(task.atoms, calculator.potential.cutoff)
 
 
 @contextmanager

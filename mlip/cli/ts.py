@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlip.cli import EXIT_NOT_CONVERGED
-from mlip.cli.calculator_choice import DEFAULT_MODEL, choose_calculator
+from mlip.cli.calculator_choice import DEFAULT_MODEL, check_computable, choose_calculator
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,24 +185,18 @@ def _identity(model: str | None) -> dict[str, Any]:
 
 
 def _check(tasks: list[Task], engine: BaseCalculator) -> None:
-    """See that every structure can be evaluated, so that the last of many does not fail hours later.
+    """See that every structure can be evaluated.
 
     Raises:
         InputError: One cannot; says which.
     """
-    import torch
-
-    from mlip.calculators import MLIPCalculator
-    from mlip.calculators.electrons import require_neutral_singlet
     from mlip.search.relax import check_structure
 
     for task in tasks:
         for number, atoms in enumerate(task.structures):
             try:
                 check_structure(atoms, cell=False)
-                if isinstance(engine, MLIPCalculator):
-                    engine.potential.check_species(torch.from_numpy(atoms.numbers))
-                    require_neutral_singlet(atoms)
+                check_computable(atoms, engine)
             except InputError as error:
                 raise InputError(f"{task.where(number)}: {error}") from None
 
