@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ def read_training_frames(
         valid = _without_isolated(_with_hessian(held, say) if hessians_only else held)
     else:
         train, valid = _hold_out(usable, config)
+    _warn_of_electrons(train, say)
     if config.weights != "file":
         train = balance_weights(train, by=config.weights)
     tests = {
@@ -90,6 +92,17 @@ def _warn_of_copies(
     copies = sum(structure_digest(frame) in seen for frame in part)
     if copies:
         say(f"  warning: {copies} of {len(part)} {name} frames are training frames, too")
+
+
+def _warn_of_electrons(train: Sequence[Frame], say: Callable[[str], None]) -> None:
+    """A model is told neither charge nor spin: where they differ it learns a mixture."""
+    states = Counter((frame.charge, frame.spin) for frame in train)
+    if len(states) > 1:
+        listed = ", ".join(f"{q:+d} and {s} ({count})" for (q, s), count in states.most_common(4))
+        say(
+            "  warning: the training frames differ in charge and spin (2S + 1), of which the model is not "
+            f"told: {listed}{', …' if len(states) > 4 else ''}; train on frames of one kind"
+        )
 
 
 def _with_hessian(frames: FrameList, say: Callable[[str], None]) -> FrameList:

@@ -103,6 +103,18 @@ def test_refusals(tmp_path: Path, data_file: Path, frames: list[Frame], crystals
     assert len(energies_only.train) == 22
 
 
+def test_differing_charges_are_told(tmp_path: Path, data_file: Path, frames: list[Frame]) -> None:
+    charged = tmp_path / "charged.xyz"
+    write_frames(charged, [*frames[:-3], *(replace(f, charge=-1, spin=2) for f in frames[-3:])])
+    _, said = read(Data(train=charged, valid=data_file))
+    expected = (
+        "differ in charge and spin (2S + 1), of which the model is not told: +0 and 1 (20), -1 and 2 (3);"
+    )
+    assert any(expected in line for line in said)
+    _, said = read(Data(train=data_file, valid=data_file))
+    assert not any("differ in charge" in line for line in said)
+
+
 def test_unknown_species(frames: list[Frame]) -> None:
     check_species(frames, (1, 8), "hot")
     with pytest.raises(
