@@ -6,6 +6,7 @@ there. Frames from along these ways, with their labels, tell the model so.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import random
 import sys
@@ -63,7 +64,7 @@ def add_explored(data: Path, model: Path, *, count: int, workers: int, seed: int
     """
     dataset = H5Dataset(data / "train.h5")
     attributes = {name: dataset.attributes[name] for name in ("level_of_theory", "source", "licence")}
-    wanted = {"seed": seed, "count": count, "model": str(model)}
+    wanted = {"seed": seed, "count": count, "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest()}
     with H5Writer(data / "explored.h5", append=True, attributes=attributes) as writer:
         if not writer.provenance:
             writer.provenance = {**wanted, "done": 0}
@@ -104,15 +105,15 @@ def explored(job: tuple[int, list[Frame], Path, int]) -> list[Frame]:
     surface = BatchCalculator(model, dtype="float32")
     relaxed = settled([end for _, frames, _ in ways for end in (frames[0], frames[-1])], surface)
     found: list[list[tuple[str, Atoms]]] = []
-    searches, of = [], []
+    searches, joined = [], []
     for n, (_, frames, _) in enumerate(ways):
         ends = relaxed[2 * n : 2 * n + 2]
         found.append([("driven", frames[k]) for k in kept(len(frames), 4).tolist()])
         found[n] += [("settled", atoms) for atoms, _ in ends]
         if all(np.isfinite(energy) for _, energy in ends) and apart(ends[0][0], ends[1][0]):
             searches.append(path_between(*ends))
-            of.append(n)
-    bands = {n: band for n, band in zip(of, run(surface, searches), strict=True) if band is not None}
+            joined.append(n)
+    bands = {n: band for n, band in zip(joined, run(surface, searches), strict=True) if band is not None}
     beside = {n: beside_the_top(band) for n, band in bands.items()}
     rest = iter(settled([atoms for some in beside.values() for atoms in some], surface))
     for n, band in bands.items():
