@@ -31,14 +31,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Inspect, validate, split, thin, convert, generate data sets.",
 )
-app.command("validate")(validate)
-app.command("split")(split)
-app.command("thin")(thin)
-app.command("convert")(convert)
-app.command("generate")(generate)
+app.command("validate", short_help="Find faults; --fix writes a copy without them.")(validate)
+app.command("split", short_help="Divide into training, validation and test set.")(split)
+app.command("thin", short_help="Leave out frames that hardly differ.")(thin)
+app.command("convert", short_help="Gather data sets in one file.")(convert)
+app.command("generate", short_help="Make labelled frames of molecules.")(generate)
 
 
-@app.command("info")
+@app.command("info", short_help="Show what a data set holds.")
 def info(
     file: DataFile,
     energy_key: EnergyKey = None,

@@ -51,7 +51,7 @@ def _group() -> None:
     """The pair style of LAMMPS: compile it, find it, check it."""
 
 
-@app.command()
+@app.command(short_help="Compile the pair style.")
 def build(
     lammps_src: Source = None,
     lammps_prefix: Prefix = None,
@@ -71,7 +71,7 @@ def build(
     print(build_plugin(target))
 
 
-@app.command()
+@app.command(short_help="Print where the compiled plugin is.")
 def path(
     lammps_src: Source = None,
     lammps_prefix: Prefix = None,
@@ -94,7 +94,7 @@ def _built(target: Lammps) -> Path:
     return plugin
 
 
-@app.command()
+@app.command(short_help="Compare LAMMPS with Python on this machine.")
 def check(
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model file.")] = "default",
     package: Annotated[

@@ -40,6 +40,13 @@ def test_help_lists_every_command() -> None:
         assert re.search(rf"^ +{name} +{re.escape(text)}$", done.stdout, re.MULTILINE), name
 
 
+@pytest.mark.parametrize("group", ["data", "lammps"])
+def test_help_of_a_group_is_whole(group: str) -> None:
+    done = command(group, "--help")
+    assert done.returncode == 0
+    assert "..." not in done.stdout.split("Commands:")[1]
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom mlip.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
