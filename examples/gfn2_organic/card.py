@@ -150,9 +150,9 @@ def use_section(found: dict[str, Any]) -> str:
     d = found["dynamics"]
     if d:
         out.append(
-            f"*Dynamics at constant energy* from 300 K, {d['picoseconds']:g} ps for {d['molecules']} "
-            f"molecules, 0.5 fs a step: {len(d['exploded'])} ran away; largest drift "
-            f"{shown(d['drift_largest_meV_per_atom'])} meV/atom."
+            f"*Dynamics at constant energy*, 300 K, {d['picoseconds']:g} ps for {d['molecules']} "
+            f"molecules, 0.5 fs a step, float32: {len(d['exploded'])} ran away, {len(d['reacted'])} made or "
+            f"broke bonds; largest drift {shown(d['drift_largest_meV_per_atom'])} meV/atom."
         )
     return "\n\n".join(out)
 

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.units import invcm
+from constant_energy import constant_energy
 from rdkit import Chem
 
 from mlip.alignment import rmsd
@@ -18,8 +19,6 @@ from mlip.calculators.batch import BatchCalculator
 from mlip.calculators.named import named_calculator
 from mlip.calculators.surface import Evaluation
 from mlip.datasets import Frame, H5Dataset
-from mlip.dynamics.run import molecular_dynamics
-from mlip.dynamics.settings import DynamicsSettings
 from mlip.neighbors import build_graph
 from mlip.search.batch_relax import relax_many
 from mlip.search.relax import relax
@@ -217,28 +216,27 @@ def zero_point(frequencies: np.ndarray) -> float:
 def trajectories(
     model: str, frames: Sequence[Frame], *, count: int, picoseconds: float
 ) -> dict[str, Any] | None:
-    """Dynamics at constant energy from 300 K, from minima of different molecules."""
-    from mlip.calculators import MLIPCalculator
-
-    minima = {f.molecule: f for f in frames if f.info["kind"] == "minimum" and len(f) > 2}
-    chosen = list(minima.values())[:count]
-    if not chosen or picoseconds <= 0:
+    """Dynamics at constant energy and 300 K, from minima of different molecules."""
+    minima = {f.molecule: f for f in frames if f.info["kind"] == "minimum" and "." not in f.molecule}
+    some = [f for f in minima.values() if len(f) > 2]
+    count = min(count, len(some))
+    if not count or picoseconds <= 0:
         return None
-    calculator = MLIPCalculator(model)
-    drifts, stopped = [], []
-    for k, frame in enumerate(chosen):
-        settings = DynamicsSettings(ensemble="nve", temperature=300.0, timestep=0.5, seed=k)
-        steps = round(picoseconds * 2000)
-        result = molecular_dynamics(bare(frame), calculator, settings, steps=steps, interval=200)
-        if result.status == "runaway":
-            stopped.append(frame.molecule)
-        elif result.drift is not None:
-            drifts.append(1000 * abs(result.drift) * picoseconds)
+    chosen = [some[k * len(some) // count] for k in range(count)]
+    surface = BatchCalculator(model, dtype="float32")
+    courses = constant_energy(
+        [bare(f) for f in chosen], surface, temperature=300.0, picoseconds=picoseconds, seed=1
+    )
+    temperatures = [c.temperature for c in courses if c.temperature is not None]
     return {
-        "molecules": len(chosen),
+        "molecules": count,
         "picoseconds": picoseconds,
-        "exploded": stopped,
-        "drift_largest_meV_per_atom": max(drifts, default=None),
+        "exploded": [f.molecule for f, c in zip(chosen, courses, strict=True) if c.exploded],
+        "reacted": [f.molecule for f, c in zip(chosen, courses, strict=True) if c.reacted],
+        "temperature_mean_K": float(np.mean(temperatures)) if temperatures else None,
+        "drift_largest_meV_per_atom": max(
+            (1000 * abs(c.drift) for c in courses if c.drift is not None), default=None
+        ),
     }
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import molecule
 from scipy.optimize import approx_fprime
 
+from mlip.calculators.surface import Evaluation, StructureError
 from mlip.checkpoint import resolve_model
 from mlip.datasets.frames import Frame
 from mlip.datasets.generation import shards
@@ -142,3 +145,39 @@ def test_springs_pull_with_the_slope_of_their_energy(seed: int) -> None:
     moved = positions + rng.normal(scale=0.3, size=positions.shape)
     slope = approx_fprime(moved.ravel(), lambda x: springs.pull(x.reshape(-1, 3))[0], 1e-6)
     np.testing.assert_allclose(springs.pull(moved)[1].ravel(), -slope, atol=1e-4)
+
+
+class Stretched:
+    """Molecules whose atoms are tied to each other by springs; ammonia cannot be evaluated after a while."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def evaluate(
+        self, structures: Sequence[Atoms], *, stress: bool = False, hessian: bool = False
+    ) -> list[Evaluation]:
+        self.calls += 1
+        out = []
+        for place, atoms in enumerate(structures):
+            if "N" in atoms.symbols and self.calls > 50:
+                raise StructureError("too close", place=place)
+            rest = molecule(atoms.info["name"]).get_all_distances() + np.eye(len(atoms))
+            along = atoms.positions[:, None] - atoms.positions
+            length = np.linalg.norm(along, axis=2) + np.eye(len(atoms))
+            forces = -20.0 * ((1 - rest / length)[..., None] * along).sum(axis=1)
+            out.append(Evaluation(energy=float(5.0 * ((length - rest) ** 2).sum()), forces=forces))
+        return out
+
+
+def test_dynamics_at_constant_energy() -> None:
+    constant = module("constant_energy")
+    started = [molecule(name) for name in ("CH4", "NH3", "H2O", "C2H6")]
+    for atoms, name in zip(started, ("CH4", "NH3", "H2O", "C2H6"), strict=True):
+        atoms.info["name"] = name
+    courses = constant.constant_energy(started, Stretched(), temperature=300.0, picoseconds=1.0, seed=0)
+    assert [course.exploded for course in courses] == [False, True, False, False]
+    left = [course for course in courses if not course.exploded]
+    assert courses[1].drift is None
+    assert max(abs(course.drift) for course in left) < 1e-3
+    assert not any(course.reacted for course in left)
+    assert 150 < np.mean([course.temperature for course in left]) < 450
