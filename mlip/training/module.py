@@ -181,21 +181,23 @@ class TrainingModule(pl.LightningModule):
         return {"loss": self._selection_loss(errors), **errors}
 
     def _selection_loss(self, errors: dict[str, float]) -> float:
+        """Of mean errors: squares of RMSEs for squared terms, MAEs for absolute ones and for Huber's, which
+        are absolute but for the smallest errors."""
         loss = self.config.loss
-        norm = "mae" if loss.form == "mae" else "rmse"
-        power = 1 if norm == "mae" else 2
-        terms = (
-            (final_weight(loss.energy), "energy_per_atom"),
-            (final_weight(loss.forces), "forces"),
-            (final_weight(loss.stress), "stress"),
-        )
-        counted = [term for term in terms if getattr(self.labels, term[1].removesuffix("_per_atom"))]
-        value = sum(w * errors.get(f"{name}_{norm}", 0.0) ** power for w, name in counted)
-        norm = "mae" if loss.hessian_form == "mae" else "rmse"
-        power = 1 if norm == "mae" else 2
         matrices = final_weight(loss.hessian) or final_weight(loss.hessian_subspace)
-        for weight, name in ((matrices, "hessian"), (final_weight(loss.hvp), "hvp")):
-            value += weight * errors.get(f"{name}_{norm}", 0.0) ** power
+        terms = (
+            (self.labels.energy, final_weight(loss.energy), "energy_per_atom", loss.energy_form or loss.form),
+            (self.labels.forces, final_weight(loss.forces), "forces", loss.form),
+            (self.labels.stress, final_weight(loss.stress), "stress", loss.form),
+            (True, matrices, "hessian", loss.hessian_form),
+            (True, final_weight(loss.hvp), "hvp", loss.hessian_form),
+        )
+        value = 0.0
+        for counts, weight, name, form in terms:
+            if counts and form == "mse":
+                value += weight * errors.get(f"{name}_rmse", 0.0) ** 2
+            elif counts:
+                value += weight * errors.get(f"{name}_mae", 0.0)
         return value if math.isfinite(value) else math.inf
 
     def _check_finite(self, value: Tensor) -> None:

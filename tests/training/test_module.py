@@ -78,4 +78,12 @@ def test_the_epoch_in_the_log(settings: dict[str, Any], frames: list[Frame]) -> 
     errors = module.validate()
     expected = 2 * errors["energy_per_atom_rmse"] ** 2 + 3 * errors["forces_rmse"] ** 2
     assert errors["loss"] == pytest.approx(expected)
+    changed = parse_config(
+        settings
+        | {"loss": {"energy": [[0, 9], [0.5, 2]], "forces": 3, "form": "huber", "energy_form": "mse"}},
+        "settings",
+    )
+    errors = TrainingModule(potential, changed, data, data).validate()
+    expected = 2 * errors["energy_per_atom_rmse"] ** 2 + 3 * errors["forces_mae"]
+    assert errors["loss"] == pytest.approx(expected)
     assert all(p.requires_grad for p in potential.parameters())
