@@ -11,7 +11,7 @@ import torch
 from mlip.checkpoint import load_potential, read_header
 from mlip.errors import InputError
 from mlip.models import MODELS, Model, Polyad
-from mlip.models.widening import widen
+from mlip.models.growing import GROWING, grow
 from mlip.potential import Potential
 from mlip.training.config import TrainConfig, max_weight
 from mlip.training.config_file import suggest
@@ -54,9 +54,9 @@ def initial_cutoff(config: TrainConfig) -> float:
 
 
 def continue_potential(config: TrainConfig, species: Sequence[int]) -> Potential:
-    """The potential that ``init`` names, with the head for Hessians or the channels that ``model`` asks for.
+    """The potential that ``init`` names, with the head for Hessians or the size that ``model`` asks for.
 
-    Species, E0s and normalisation stay those of ``init``. With more channels it computes the same at first.
+    Species, E0s and normalisation stay those of ``init``. A larger model computes the same at first.
 
     Args:
         config: The run.
@@ -84,7 +84,7 @@ def continue_potential(config: TrainConfig, species: Sequence[int]) -> Potential
     asked = {key: value for key, value in config.model.items() if key != "name"}
     had = dataclasses.asdict(old.model.config)
     for key, value in asked.items():
-        more = key == "num_channels" and isinstance(value, int) and value > had[key]
+        more = key in GROWING and isinstance(value, int) and value > had[key]
         if not (more or key.startswith("hessian_")) and had[key] != value:
             raise InputError(f"`model.{key}` is {value!r} but `init` has {had[key]!r}; leave it out")
     model = type(old.model).from_config(had | asked).to(dtype)
@@ -118,20 +118,22 @@ def check_head(config: TrainConfig, potential: Potential) -> None:
 
 
 def _take_over(model: Model, old: Model) -> None:
-    """Give the weights of a trained model to one of its kind, which may have more channels.
+    """Give the weights of a trained model to one of its kind, which may be larger.
 
     Raises:
-        InputError: It has more channels and one of the two a head for Hessians.
+        InputError: It is larger, and one of the two has a head for Hessians.
     """
-    wide, narrow = cast("Polyad", model), cast("Polyad", old)
-    have, given = wide.config.num_channels, narrow.config.num_channels
-    if have > given:
+    large, small = cast("Polyad", model), cast("Polyad", old)
+    sizes = {name: (getattr(large.config, name), getattr(small.config, name)) for name in GROWING}
+    more = next((name for name, (here, there) in sizes.items() if here > there), None)
+    if more is not None:
         if model.hessian_cutoff:
+            here, there = sizes[more]
             raise InputError(
-                f"`model.num_channels` is {have} and `init` has {given}, with a head for Hessians: "
-                "add channels before the head, to a model without one"
+                f"`model.{more}` is {here} and `init` has {there}, with a head for Hessians: "
+                "let a model grow before it gets the head"
             )
-        widen(wide, narrow)
+        grow(large, small)
         return
     lacking, surplus = model.load_state_dict(_kept(old, model), strict=False)
     if surplus or any(not name.startswith("hessian_") for name in lacking):

@@ -205,10 +205,10 @@ class TrainConfig(Section):
     """Everything that decides a training run. See the sections for their keys.
 
     ``init`` names a trained model whose weights, species, cutoff, E0s and normalisation the run starts
-    with; the section ``model`` may then add a head for Hessians, or ask for more channels: the wider model
-    computes the same at first. ``freeze: backbone`` leaves all but that
-    head as it is: only the Hessian terms of the loss count, no forces are computed, and energies and forces
-    stay those of ``init``.
+    with; the section ``model`` may then add a head for Hessians, or ask for more ``num_channels``,
+    ``num_layers`` or ``lmax_hidden``: the larger model computes the same at first. ``freeze: backbone``
+    leaves all but that head as it is: only the Hessian terms of the loss count, no forces are computed, and
+    energies and forces stay those of ``init``.
     """
 
     model: dict[str, Any]

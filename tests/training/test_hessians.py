@@ -207,7 +207,7 @@ def test_a_head_for_a_trained_model(
     assert again.model is not None
 
 
-def test_more_channels_for_a_trained_model(run_settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_trained_model_grows(run_settings: dict[str, Any], tmp_path: Path) -> None:
     bare = {key: value for key, value in run_settings["model"].items() if not key.startswith("hessian_")}
     settings = run_settings | {"loss": {"energy": 1.0, "forces": 10.0}}
     first = train(settings, model=bare, max_epochs=6, output=str(tmp_path / "first"))
@@ -228,7 +228,7 @@ def test_more_channels_for_a_trained_model(run_settings: dict[str, Any], tmp_pat
         "model": {"name": "polyad", "num_channels": 8, "hessian_cutoff": 4.0},
         "loss": {"hessian": 1},
     }
-    with pytest.raises(InputError, match="add channels before the head"):
+    with pytest.raises(InputError, match="grow before it gets the head"):
         train(settings | {"init": str(second.model)})
 
 
