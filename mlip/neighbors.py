@@ -40,18 +40,28 @@ def _check_geometry(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) ->
         )
 
 
-def _complete_cell(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> np.ndarray:
-    """A right-handed or left-handed cell with all three vectors, free directions made long enough."""
-    cell = np.array(cell, dtype=float)
-    cell[~pbc] = 0.0
-    if pbc.all():
-        return cell
-    extent = float(np.ptp(positions, axis=0).max()) if len(positions) else 0.0
-    length = extent * np.sqrt(3.0) + 2.0 * cutoff + 1.0
-    # Free vectors are made orthogonal to the periodic ones, so that periodic images never mix in.
-    _, _, basis = np.linalg.svd(cell[pbc], full_matrices=True)
-    cell[~pbc] = basis[int(pbc.sum()) :] * length
-    return cell
+def _boxed(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A cell with all three vectors, and positions with the same neighbours inside it along the free ones.
+
+    Free vectors are orthogonal to the periodic ones, so that periodic images never mix in. Gaps along them
+    that nothing reaches across are narrowed: matscipy fills all of the cell with bins, and fragments that
+    have flown apart would make billions of them.
+    """
+    full = np.array(cell, dtype=float)
+    full[~pbc] = 0.0
+    _, _, basis = np.linalg.svd(full[pbc], full_matrices=True)
+    for place, axis in zip(np.flatnonzero(~pbc), basis[int(pbc.sum()) :], strict=True):
+        along = positions @ axis
+        order = np.argsort(along)
+        steps = np.diff(along[order], prepend=along[order[0]])
+        inside = np.empty_like(along)
+        inside[order] = along[order] - np.maximum(steps - 2.0 * cutoff, 0.0).cumsum()
+        inside += cutoff - inside.min()
+        positions = positions + (inside - along)[:, None] * axis
+        full[place] = (inside.max() + cutoff) * axis
+    return full, positions
 
 
 def neighbor_list(
@@ -83,16 +93,10 @@ def neighbor_list(
     _check_geometry(positions, cell, pbc)
     if len(positions) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
-    full = _complete_cell(positions, cell, pbc, cutoff)
-    centre, wrapped = np.zeros(3), positions
-    if not pbc.all():
-        # matscipy wants atoms inside the cell along free directions.
-        fractional = positions @ np.linalg.inv(full)
-        centre = np.where(pbc, 0.0, 0.5 - 0.5 * (fractional.min(axis=0) + fractional.max(axis=0)))
-        wrapped = positions + centre @ full
+    full, inside = _boxed(positions, cell, pbc, cutoff)
     receivers, senders, shifts = neighbour_list(
         "ijS",
-        positions=wrapped,
+        positions=inside,
         cell=full,
         pbc=pbc,
         cutoff=float(cutoff),

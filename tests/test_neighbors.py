@@ -118,12 +118,17 @@ def test_order_is_fixed() -> None:
     assert rows == sorted(rows)
 
 
+@pytest.mark.parametrize("pbc", [False, (True, False, False)])
 @pytest.mark.parametrize("distance", [1e3, 1e6])
-def test_far_apart(distance: float) -> None:
-    """Two dimers with nothing between them cost what two dimers cost."""
-    positions = np.array([[0, 0, 0], [0, 0, 1.0], [distance] * 3, [distance, distance, distance + 1.0]])
-    senders, receivers, _ = neighbor_list(positions, np.zeros((3, 3)), np.zeros(3, bool), 5.0)
-    assert list(zip(senders, receivers, strict=True)) == [(1, 0), (0, 1), (3, 2), (2, 3)]
+def test_far_apart(distance: float, pbc: bool | tuple[bool, bool, bool]) -> None:
+    """Dimers with nothing between them cost what as many dimers cost."""
+    places = np.random.default_rng(0).uniform(-distance, distance, (40, 3))
+    places[:, 0] *= 500.0 / distance
+    positions = np.stack([places, places + np.array([0.0, 0.0, 1.0])], axis=1).reshape(-1, 3)
+    cell, periodic = np.diag([2000.0, 0.0, 0.0]), np.broadcast_to(pbc, 3)
+    senders, receivers, _ = neighbor_list(positions, cell, periodic, 5.0)
+    assert (senders == np.arange(80) ^ 1).all()
+    assert (receivers == np.arange(80)).all()
 
 
 def test_no_atoms() -> None:
