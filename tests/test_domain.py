@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.io import read
 
-from mlip.calculators import MLIPCalculator, OutsideDomainWarning
+from mlip.calculators import BatchCalculator, MLIPCalculator, OutsideDomainWarning
 from mlip.checkpoint import load_potential, save_potential
 from mlip.datasets import Frame
 from mlip.domain import QUANTILE, DomainFit, calibrate
@@ -151,3 +152,16 @@ def test_the_calculator_warns_once(potential: Potential) -> None:
         warnings.simplefilter("error")
         strange.rattle(0.01)
         strange.get_potential_energy()
+
+
+def test_the_bundled_model_knows_organic_molecules() -> None:
+    """Its domain belongs to the weights it ships with."""
+    aspirin = read(Path(__file__).parent.parent / "examples" / "aspirin.xyz")
+    known = [aspirin, *(molecule(name) for name in ("CH3CH2OH", "C6H6", "CH3CN", "CH3Cl", "CH3SCH3"))]
+    squeezed = molecule("CH3CH2OH")
+    squeezed.positions[1] = 0.5 * (squeezed.positions[0] + squeezed.positions[1])
+    found = BatchCalculator("default").evaluate([*known, molecule("CH3"), squeezed])
+    assert max(one.novelty.max() for one in found[:-2] if one.novelty is not None) < 0.7
+    for one in found[-2:]:
+        assert one.novelty is not None
+        assert one.novelty.max() > 2.0
