@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlip.cli import EXIT_NOT_CONVERGED
+from mlip.cli import EXIT_INPUT, EXIT_NOT_CONVERGED
 from mlip.cli.calculator_choice import DEFAULT_MODEL, check_computable, choose_calculator
 from mlip.errors import InputError
 
@@ -59,7 +60,7 @@ def ts(
     results of another method are never replaced.
 
     Exits 0 when every saddle connects what it should, 3 when one does not (what was found is written), 2 when
-    something given cannot be used.
+    something given cannot be used; in a folder that is said first, and the other reactions are searched.
     """
     from mlip.cli.ts_inputs import plan
     from mlip.search.pursuit import Demands
@@ -69,10 +70,11 @@ def ts(
     demands = Demands(images=images, fmax=fmax)
     tasks = plan(structures or [], guess)
     for task in tasks:
-        check_thermochemistry(task.structures[0], temperature=temperature)
+        if task.problem is None:
+            check_thermochemistry(task.structures[0], temperature=temperature)
     folder = _folder(out, structures or [], guess, tasks)
     engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
-    _check(tasks, engine)
+    tasks = _checked(tasks, engine)
     settings = {**chosen, **_identity(model if calculator is None else None)}
     settings |= {"images": demands.images, "fmax": demands.fmax, "temperature": temperature}
     started = time.perf_counter()
@@ -88,6 +90,8 @@ def ts(
     elif len(reports) > 1:
         reached = sum(report["reached"] for report in reports)
         print(f"{reached} of {len(reports)} saddles connect what they should -> {folder}")
+    if any(task.problem for task in tasks):
+        raise typer.Exit(EXIT_INPUT)
     if not all(report["reached"] for report in reports):
         raise typer.Exit(EXIT_NOT_CONVERGED)
 
@@ -96,7 +100,7 @@ def _search(
     tasks: list[Task], engine: BaseCalculator, folder: Path, settings: dict[str, Any], *, quiet: bool
 ) -> list[dict[str, Any]]:
     """Reports of all reactions, in order; each is written as its search ends."""
-    from mlip.cli.ts_output import earlier, key, lines, write
+    from mlip.cli.ts_output import earlier, key, lines, refused, write
     from mlip.search.transition_state import find_from_guesses, find_transition_states
 
     places = [folder / task.name if len(tasks) > 1 else folder for task in tasks]
@@ -108,7 +112,11 @@ def _search(
         if not quiet:
             print("\n".join(lines(report)) + f"\n  -> {places[number]}{' (from before)' if reused else ''}")
 
-    for number in range(len(tasks)):
+    for number, task in enumerate(tasks):
+        if task.problem is not None:
+            reports[number] = refused(task)
+            print(f"{task.name}: not searched: {task.problem}", file=sys.stderr)
+            continue
         found = earlier(places[number], keys[number], settings)
         if found is not None:
             note(number, found, reused=True)
@@ -184,21 +192,29 @@ def _identity(model: str | None) -> dict[str, Any]:
     return {"model_sha256": hashlib.sha256(resolve_model(model).read_bytes()).hexdigest()}
 
 
-def _check(tasks: list[Task], engine: BaseCalculator) -> None:
-    """See that every structure can be evaluated.
+def _checked(tasks: list[Task], engine: BaseCalculator) -> list[Task]:
+    """Tasks whose structures can be evaluated; those of several that cannot have a problem.
 
     Raises:
-        InputError: One cannot; says which.
+        InputError: The only one cannot be evaluated, or none of several.
     """
     from mlip.search.relax import check_structure
 
+    found = []
     for task in tasks:
         for number, atoms in enumerate(task.structures):
             try:
                 check_structure(atoms, cell=False)
                 check_computable(atoms, engine)
             except InputError as error:
-                raise InputError(f"{task.where(number)}: {error}") from None
+                task = replace(task, structures=(), problem=f"{task.where(number)}: {error}")
+                break
+        found.append(task)
+    problems = [task.problem for task in found if task.problem is not None]
+    if len(problems) == len(found):
+        more = "" if len(problems) == 1 else f"; nor can the other {len(problems) - 1} be searched"
+        raise InputError(f"{problems[0]}{more}")
+    return found
 
 
 @contextmanager

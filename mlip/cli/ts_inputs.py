@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mlip.cli import describe
 from mlip.cli.structure_files import read_structures
 from mlip.errors import InputError
 
@@ -27,12 +28,14 @@ class Task:
     Attributes:
         name: For people, and of its folder where there are several.
         sources: Files that it comes from.
-        structures: Reactant and product, or a guess.
+        structures: Reactant and product, or a guess; none where there is a problem.
+        problem: Why it cannot be searched, although others of the same folder can.
     """
 
     name: str
     sources: tuple[Path, ...]
     structures: tuple[Atoms, ...]
+    problem: str | None = None
 
     def where(self, number: int) -> str:
         """The file of one of the structures, and which it is where the file holds several."""
@@ -42,7 +45,7 @@ class Task:
 
 
 def plan(structures: Sequence[Path], guess: Path | None) -> list[Task]:
-    """Read everything.
+    """Read everything; what is wrong with one reaction of a folder becomes its `problem`.
 
     Raises:
         InputError: There are not one or two files, or a folder, or a guess; or one holds something else.
@@ -101,23 +104,29 @@ def _common_name(reactant: Path, product: Path) -> str:
 
 def _folder(folder: Path) -> list[Task]:
     """Files with two structures each, and pairs of files with one each."""
+
+    def attempt(name: str, *sources: Path) -> Task:
+        try:
+            if len(sources) == 1 and ENDS.match(sources[0].stem):
+                raise InputError(
+                    f"{sources[0]}: has no other end: there must be NAME-reactant and NAME-product, or NAME_r "
+                    "and NAME_p"
+                )
+            return _two_frames(sources[0]) if len(sources) == 1 else _two_files(*sources, name=name)
+        except (InputError, OSError) as error:
+            return Task(name=name, sources=sources, structures=(), problem=describe(error))
+
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     halves: dict[str, dict[str, Path]] = {}
     tasks = []
     for path in files:
         match = ENDS.match(path.stem)
         if match is None:
-            tasks.append(_two_frames(path))
+            tasks.append(attempt(path.stem, path))
         else:
             halves.setdefault(match["name"], {})[match["end"].lower()[0]] = path
     for name, ends in halves.items():
-        if set(ends) != {"r", "p"}:
-            (found,) = ends.values()
-            raise InputError(
-                f"{found}: has no other end: there must be NAME-reactant and NAME-product, or NAME_r and "
-                "NAME_p"
-            )
-        tasks.append(_two_files(ends["r"], ends["p"], name=name))
+        tasks.append(attempt(name, *(ends[end] for end in ("r", "p") if end in ends)))
     if not tasks:
         raise InputError(
             f"{folder}: holds no reaction: put files with two structures there, or NAME-reactant and "

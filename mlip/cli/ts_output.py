@@ -180,6 +180,17 @@ def _point(point: Vibrations, found: Energies) -> dict[str, Any]:
     }
 
 
+def refused(task: Task) -> dict[str, Any]:
+    """The report of a reaction that cannot be searched."""
+    return {
+        "name": task.name,
+        "sources": [str(path) for path in task.sources],
+        "reached": False,
+        "verdict": "refused",
+        "verdict_text": task.problem,
+    }
+
+
 def lines(report: Dictionary[str, Any]) -> list[str]:
     """The report for people."""
     text = [f"{report['name']}: {report['verdict']}: {report['verdict_text']}"]

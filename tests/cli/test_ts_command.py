@@ -177,6 +177,37 @@ def test_refuses_elements_of_no_model_and_empty_folders(run, ends: Path, model_f
     assert "a-product.xyz: has no other end" in run.refused("ts", "half", "--model", model_file)
 
 
+def test_one_bad_reaction_of_a_folder_stops_no_other(run, ends: Path, model_file: Path) -> None:
+    pairs = ends / "pairs"
+    pairs.mkdir()
+    water, clash = molecule("H2O"), molecule("H2O")
+    clash.positions[1] = clash.positions[0] + 0.01
+    write(pairs / "good.xyz", [water, water])
+    write(pairs / "clash.xyz", [water, clash])
+    write(pairs / "element.xyz", [molecule("NH3")] * 2)
+    write(pairs / "half_r.xyz", water)
+    (pairs / "broken.xyz").write_text("3\n\nO 0 0")
+    expected = {
+        "broken": "broken.xyz: cannot be read as a structure",
+        "clash": "clash.xyz (product): ",
+        "element": "element.xyz (reactant): element(s) N are unknown",
+        "half": "half_r.xyz: has no other end",
+    }
+    for _ in range(2):  # also when it is resumed
+        result = run("ts", "pairs", "--model", model_file)
+        assert result.exit_code == 2
+        for name, problem in expected.items():
+            assert f"{name}: not searched: pairs/{problem}" in result.stderr
+        assert "good: identical ends" in result.stdout
+        assert "0 of 5 saddles connect what they should" in result.stdout
+    report = json.loads(run("ts", "pairs", "--model", model_file, "--json").stdout)
+    verdicts = {item["name"]: item["verdict"] for item in report["reactions"]}
+    assert verdicts == dict.fromkeys(expected, "refused") | {"good": "identical ends"}
+    assert [path.name for path in Path("pairs-ts").iterdir()] == ["good"]
+    (pairs / "good.xyz").unlink()
+    assert "nor can the other 3 be searched" in run.refused("ts", "pairs", "--model", model_file)
+
+
 def test_a_missing_matplotlib_is_known_before_anything_is_computed(run, ends: Path, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert 'needs the package "matplotlib", not installed' in run.refused("ts", "hcn.xyz", "hnc.xyz")
