@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from mlip.calculators.electrons import require_neutral_singlet
 from mlip.calculators.skin import SkinNeighbors
 from mlip.checkpoint import load_potential
-from mlip.domain import ODD
+from mlip.domain import OF_NO_KIND
 from mlip.errors import InputError
 from mlip.potential import Potential
 
@@ -45,18 +45,26 @@ def warn_if_novel(atoms: Atoms, novelty: Float64[np.ndarray, " atoms"]) -> bool:
 
     Warns:
         OutsideDomainWarning: More than one atom in a hundred has a novelty (`mlip.domain`) above 1, or the
-            molecule an odd number of electrons as none of the training.
+            structure is of a kind that training had none of: an odd number of electrons, or periodic.
     """
     unknown = int((novelty > 1.0).sum())
     if unknown <= TOLERATED * len(novelty):
         return False
     worst = int(novelty.argmax())
-    if novelty.min() >= ODD and int(atoms.numbers.sum()) % 2:
+    kind = None
+    if novelty.min() >= OF_NO_KIND and atoms.pbc.any():
+        kind = (
+            "is periodic, but the model was trained on molecules only: energies, forces and stress of "
+            "crystals and liquids"
+        )
+    elif novelty.min() >= OF_NO_KIND and int(atoms.numbers.sum()) % 2:
+        kind = (
+            "has an odd number of electrons, but the model was trained on molecules with all electrons "
+            "paired: energies and forces of radicals"
+        )
+    if kind is not None:
         warnings.warn(
-            f"{atoms.get_chemical_formula()} has an odd number of electrons, but the model was trained on "
-            "molecules with all electrons paired: energies and forces of radicals are far off",
-            OutsideDomainWarning,
-            stacklevel=2,
+            f"{atoms.get_chemical_formula()} {kind} may be far off", OutsideDomainWarning, stacklevel=2
         )
         return True
     warnings.warn(

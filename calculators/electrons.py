@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mlip.datasets.labels import CHARGE_KEYS, SPIN_KEYS
 from mlip.errors import InputError
 
@@ -15,21 +17,67 @@ if TYPE_CHECKING:
 
 
 def charge_of(atoms: Atoms) -> int | None:
-    """Net charge, e, by the keys of `atoms.info` that data sets are read by; None where it is not said.
+    """Net charge, e, by the keys of `atoms.info` that data sets are read by, else by the initial charges of a
+    molecule; None where it is not said.
 
     Raises:
         InputError: It is not a whole number.
     """
-    return _said(atoms, CHARGE_KEYS)
+    said = _said(atoms, CHARGE_KEYS)
+    return _sum(atoms, "initial_charges") if said is None else said
 
 
 def spin_of(atoms: Atoms) -> int | None:
-    """Multiplicity 2S + 1, likewise.
+    """Multiplicity 2S + 1, likewise, else by the initial magnetic moments of a molecule.
 
     Raises:
         InputError: It is not a whole number.
     """
-    return _said(atoms, SPIN_KEYS)
+    said = _said(atoms, SPIN_KEYS)
+    unpaired = _sum(atoms, "initial_magmoms") if said is None else None
+    return said if unpaired is None else 1 + abs(unpaired)
+
+
+def multiplicity_of(atoms: Atoms) -> int:
+    """Multiplicity 2S + 1 that is said, else the lowest that the number of electrons allows.
+
+    Raises:
+        InputError: What is said is not a whole number.
+    """
+    return spin_of(atoms) or 1 + num_electrons(atoms) % 2
+
+
+def num_electrons(atoms: Atoms) -> int:
+    """Electrons of all atoms, less the net charge.
+
+    Raises:
+        InputError: The charge is not a whole number.
+    """
+    return int(atoms.numbers.sum()) - (charge_of(atoms) or 0)
+
+
+def with_spin(atoms: Atoms, spin: int) -> Atoms:
+    """A copy that says to have this multiplicity."""
+    copy: Atoms = atoms.copy()
+    for key in SPIN_KEYS:
+        copy.info.pop(key, None)
+    copy.info["spin"] = spin
+    return copy
+
+
+def said_of(atoms: Atoms) -> dict[str, int]:
+    """`charge` and `spin` where they are said, as a file of extended XYZ holds them."""
+    found = {"charge": charge_of(atoms), "spin": spin_of(atoms)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _sum(atoms: Atoms, name: str) -> int | None:
+    """Of a molecule's array; in crystals such arrays are a guess to start from, no statement on the whole."""
+    if name not in atoms.arrays or atoms.pbc.any():
+        return None
+    return (
+        round(float(np.linalg.norm(total))) if np.ndim(total := atoms.arrays[name].sum(0)) else round(total)
+    )
 
 
 def _said(atoms: Atoms, keys: Sequence[str]) -> int | None:
@@ -56,7 +104,7 @@ def require_neutral_singlet(atoms: Atoms) -> None:
         if value not in usual:
             raise InputError(
                 f"the structure says that its {name} is {value}, but the model takes no account of that and "
-                "would give the numbers of what it was trained on: ask a method that does (--calculator "
-                "tblite), or remove it from the file (`atoms.info`) if the model was trained on just such "
-                "structures"
+                "would give the numbers of what it was trained on: ask a method that does (GFN2-xTB: "
+                "`--calculator tblite` of `mlip ts` and `mlip vibrations`), or remove it from the file "
+                "(`atoms.info`, initial charges and moments) if the model was trained on just such structures"
             )

@@ -9,7 +9,8 @@ $$\nu = \sqrt{(h - \mu)^T \Sigma^{-1} (h - \mu)}\,/\,q_{0.999}.$$
 So one held-out atom in a thousand has a novelty above 1. It costs one small product per atom. It sees what
 the model sees: two environments that the model cannot tell apart have the same novelty. So a radical may
 look like what it would be with one hydrogen more; but electrons can be counted: where no training molecule
-had an odd number of them, the atoms of one that has get a novelty of ten at least.
+had an odd number of them, the atoms of one that has get a novelty of ten at least. So do atoms that meet
+periodic images, where all of the training were molecules.
 
 Source: Lee, Lee, Lee, Shin, NeurIPS 2018, arXiv:1807.03888 (the distance, in a network's features).
 """
@@ -26,8 +27,9 @@ from torch import Tensor, nn
 QUANTILE: Final = 0.999
 """Share of the held-out atoms that count as known."""
 
-ODD: Final = 10.0
-"""Novelty, at least, where a molecule has an odd number of electrons and no training molecule had."""
+OF_NO_KIND: Final = 10.0
+"""Novelty, at least, where a molecule has an odd number of electrons and no training molecule had, or where
+atoms meet periodic images and all of the training were molecules."""
 
 SHRINKAGE: Final = 1e-3
 """Share of the mean variance added to every direction, so that directions without spread do not decide."""
@@ -35,7 +37,7 @@ SHRINKAGE: Final = 1e-3
 
 class Domain(nn.Module):
     """The features of the training atoms of each species: their mean, spread and boundary; and whether there
-    were molecules with an odd number of electrons.
+    were molecules with an odd number of electrons, and periodic structures.
 
     Args:
         num_species: Species of the model.
@@ -46,6 +48,7 @@ class Domain(nn.Module):
     whitening: Tensor
     boundary: Tensor
     odd_electrons: Tensor
+    periodic: Tensor
 
     def __init__(self, num_species: int, num_features: int) -> None:
         super().__init__()
@@ -53,6 +56,7 @@ class Domain(nn.Module):
         self.register_buffer("whitening", torch.zeros(num_species, num_features, num_features))
         self.register_buffer("boundary", torch.zeros(num_species))
         self.register_buffer("odd_electrons", torch.tensor(True))
+        self.register_buffer("periodic", torch.tensor(True))
 
     def distance(
         self, features: Float[Tensor, "atoms features"], species: Int[Tensor, " atoms"]
@@ -75,14 +79,18 @@ class Domain(nn.Module):
         self,
         features: Float[Tensor, "atoms features"],
         species: Int[Tensor, " atoms"],
+        *,
         odd: Bool[Tensor, " atoms"],
+        periodic: Bool[Tensor, " atoms"],
     ) -> Float[Tensor, " atoms"]:
         """Novelty of each atom: 1 at the boundary of what was seen in training, infinite for a species that
-        was never seen; `odd` are atoms of molecules with an odd number of electrons."""
+        was never seen; `odd` are atoms of molecules with an odd number of electrons, `periodic` those of
+        structures that meet their images."""
         boundary = self.boundary.index_select(0, species)
         distance = self.distance(features, species)
         novelty = torch.where(boundary > 0, distance / boundary, torch.full_like(distance, math.inf))
-        return torch.where(odd & ~self.odd_electrons, novelty.clamp(min=ODD), novelty)
+        of_no_kind = (odd & ~self.odd_electrons) | (periodic & ~self.periodic)
+        return torch.where(of_no_kind, novelty.clamp(min=OF_NO_KIND), novelty)
 
 
 class DomainFit:

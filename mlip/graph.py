@@ -55,6 +55,14 @@ class AtomGraph:
         electrons = electrons.index_add(0, self.batch, self.atomic_numbers)
         return (electrons % 2 == 1) & ~self.pbc.any(1)
 
+    @property
+    def meets_images(self) -> Bool[Tensor, " structures"]:
+        """Whether atoms of each structure have neighbours in periodic images of its cell."""
+        meets = torch.zeros_like(self.pbc[:, 0])
+        across = (self.shifts != 0).any(dim=1)
+        meets[self.batch.index_select(0, self.receivers[across])] = True
+        return meets
+
     def edge_vectors(self) -> Float[Tensor, "edges 3"]:
         """From receiver to sender: `positions[senders] - positions[receivers] + shifts @ cell`, Å."""
         vectors = self.positions.index_select(0, self.senders) - self.positions.index_select(

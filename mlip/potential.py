@@ -172,8 +172,11 @@ class Potential(nn.Module):
                 result["hessian_of"] = hessian_of
         if novelty and self.domain is not None:
             species = self.model.species_index.index_select(0, graph.atomic_numbers)
-            odd = graph.odd_electrons.index_select(0, graph.batch)
-            result["novelty"] = self.domain(output["node_features"].detach(), species, odd)
+            odd, periodic = (
+                kind.index_select(0, graph.batch) for kind in (graph.odd_electrons, graph.meets_images)
+            )
+            features = output["node_features"].detach()
+            result["novelty"] = self.domain(features, species, odd=odd, periodic=periodic)
         if not keep:
             result = {key: value.detach() for key, value in result.items()}
         return result

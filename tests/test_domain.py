@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.io import read
 
 from mlip.calculators import BatchCalculator, MLIPCalculator, OutsideDomainWarning
+from mlip.calculators.ase_calculator import warn_if_novel
 from mlip.checkpoint import load_potential, save_potential
 from mlip.datasets import Frame
 from mlip.domain import QUANTILE, DomainFit, calibrate
@@ -21,6 +22,8 @@ from mlip.neighbors import build_graph
 from mlip.potential import Potential
 from mlip.training.novelty import fit_domain
 from mlip.training.packed import pack
+
+USUAL = {"odd": torch.tensor(False), "periodic": torch.tensor(False)}
 
 
 def samples(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,10 +56,10 @@ def test_one_held_out_atom_in_a_thousand_is_novel() -> None:
     domain = fit.domain()
     features, species = samples(40_000, 2)
     calibrate(domain, domain.distance(features, species), species)
-    share = float((domain(*samples(40_000, 3), torch.tensor(False)) > 1.0).double().mean())
+    share = float((domain(*samples(40_000, 3), **USUAL) > 1.0).double().mean())
     assert 0.2 * (1 - QUANTILE) < share < 3 * (1 - QUANTILE)
     far = features[:2] + torch.tensor([100.0, -100.0, 0.0])
-    assert (domain(far, species[:2], torch.tensor(False)) > 3.0).all()
+    assert (domain(far, species[:2], **USUAL) > 3.0).all()
 
 
 def test_a_species_never_seen_is_infinitely_novel() -> None:
@@ -65,7 +68,7 @@ def test_a_species_never_seen_is_infinitely_novel() -> None:
     fit.add(features, species)
     domain = fit.domain()
     calibrate(domain, domain.distance(features, species), species)
-    assert torch.isinf(domain(features[:1], torch.tensor([2]), torch.tensor(False))).all()
+    assert torch.isinf(domain(features[:1], torch.tensor([2]), **USUAL)).all()
 
 
 @pytest.fixture
@@ -99,6 +102,7 @@ def test_known_and_unknown_molecules(potential: Potential) -> None:
 
 def test_odd_electrons(potential: Potential, tmp_path: Path) -> None:
     methyl, methane, metal = molecule("CH3"), molecule("CH4"), molecule("CH3")
+    methyl.set_initial_magnetic_moments(None)
     metal.cell, metal.pbc = [9.0, 9.0, 9.0], (True, False, False)
     graph = collate([build_graph(atoms, 4.0) for atoms in (methyl, methane, metal)])
     assert graph.odd_electrons.tolist() == [True, False, False]
@@ -132,6 +136,34 @@ def test_odd_electrons_of_the_training(
     assert bool(potential.domain.odd_electrons) is odd
 
 
+def test_periodic_structures(potential: Potential) -> None:
+    """Those that meet their images, where there were only molecules; not a molecule in a wide box."""
+    dense, lone, free = (molecule("CH4") for _ in range(3))
+    dense.cell, dense.pbc = [4.0, 4.0, 4.0], True
+    lone.cell, lone.pbc = [30.0, 30.0, 30.0], True
+    lone.center()
+    graph = collate([build_graph(atoms, 4.0) for atoms in (dense, lone, free)])
+    assert graph.meets_images.tolist() == [True, False, False]
+    assert potential.domain is not None
+    assert not potential.domain.periodic
+    novelty = potential(graph, novelty=True)["novelty"].view(3, 5)
+    assert (novelty[0] >= 10.0).all()
+    assert torch.allclose(novelty[1], novelty[2])
+    with pytest.warns(OutsideDomainWarning, match="CH4 is periodic, but the model was trained on molecules"):
+        warn_if_novel(dense, novelty[0].numpy())
+    potential.domain.periodic.fill_(True)
+    assert potential(graph, novelty=True)["novelty"][:5].min() < 10.0
+
+
+@pytest.mark.parametrize("pbc", [False, True])
+def test_periodic_structures_of_the_training(pbc: bool, potential: Potential) -> None:
+    frames = [Frame.from_atoms(molecule(name, cell=[9.0] * 3, pbc=pbc)) for name in ("H2O", "CH4")]
+    data = pack(frames, 4.0, dtype=torch.float64, source="frames")
+    fit_domain(potential, data, data, batch_size=2)
+    assert potential.domain is not None
+    assert bool(potential.domain.periodic) is pbc
+
+
 def test_travels_with_the_model(potential: Potential, tmp_path: Path) -> None:
     save_potential(potential, tmp_path / "m.safetensors")
     again = load_potential(tmp_path / "m.safetensors")
@@ -160,8 +192,10 @@ def test_the_bundled_model_knows_organic_molecules() -> None:
     known = [aspirin, *(molecule(name) for name in ("CH3CH2OH", "C6H6", "CH3CN", "CH3Cl", "CH3SCH3"))]
     squeezed = molecule("CH3CH2OH")
     squeezed.positions[1] = 0.5 * (squeezed.positions[0] + squeezed.positions[1])
-    found = BatchCalculator("default").evaluate([*known, molecule("CH3"), squeezed])
-    assert max(one.novelty.max() for one in found[:-2] if one.novelty is not None) < 0.7
-    for one in found[-2:]:
+    methyl, crystal = molecule("CH3"), bulk("C")
+    methyl.set_initial_magnetic_moments(None)
+    found = BatchCalculator("default").evaluate([*known, methyl, crystal, squeezed])
+    assert max(one.novelty.max() for one in found[:-3] if one.novelty is not None) < 0.7
+    for one in found[-3:]:
         assert one.novelty is not None
         assert one.novelty.max() > 2.0

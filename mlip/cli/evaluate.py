@@ -29,7 +29,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Print the errors of a model on labelled structures: RMSE and MAE of energies, forces and stress."""
+    from mlip.cli.structure_files import check_writable
     from mlip.training.evaluate_file import Request, evaluate_file
+
+    if out is not None:
+        check_writable(out, inputs=[data])
 
     request = Request(
         model=model,

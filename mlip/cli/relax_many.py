@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from mlip.cli import EXIT_INTERRUPTED, EXIT_NOT_CONVERGED
-from mlip.cli.structure_files import check_writable, forget_results, model_digest, read_structures
+from mlip.cli.structure_files import (
+    check_writable,
+    forget_results,
+    model_digest,
+    read_structures,
+    say_left_out,
+    structures_in,
+)
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,10 +89,11 @@ def relax_into_database(
 
     check_batch(**options)
     check_writable(out, inputs=[path for path in structures if path.is_file()])
-    files = list(_files(structures, out))
     settings = _settings(where, options)
+    files, others = _files(structures, out)
     database = ResultsDatabase(out, settings)
     try:
+        say_left_out(others)
         with _terminable(), database, _progress(as_json) as show:
             run = _Run(database=database)
             for outcome in _outcomes(_pending(files, run, show), where, options):
@@ -125,31 +133,23 @@ def _outcomes(structures: Iterator[Atoms], where: Where, options: dict[str, Any]
     return relax_many(structures, calculator, **options)
 
 
-def _files(structures: Sequence[Path], out: Path) -> Iterator[Path]:
-    """Files in the order given, those of folders by name; without `out` itself.
+def _files(structures: Sequence[Path], out: Path) -> tuple[list[Path], list[Path]]:
+    """Files in the order given, those of folders by name, without `out` itself; and what else folders hold.
 
     Raises:
         InputError: A folder holds no structures.
+        FileNotFoundError: Something is not there.
     """
-    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
-
+    files, left_out = [], []
     for path in structures:
-        if not path.is_dir():
-            yield path
-            continue
-        found = 0
-        for file in sorted(path.iterdir()):
-            if file.name.startswith(".") or not file.is_file() or file.absolute() == out.absolute():
-                continue
-            try:
-                if filetype(str(file), read=False) not in ioformats:
-                    continue
-            except UnknownFileTypeError:
-                continue
-            found += 1
-            yield file
+        if not path.exists():
+            raise FileNotFoundError(2, "no such file or folder", str(path))
+        found, others = structures_in(path, besides=out) if path.is_dir() else ([path], [])
         if not found:
             raise InputError(f"{path}: the folder holds no file whose name is that of a structure")
+        files += found
+        left_out += others
+    return files, left_out
 
 
 def _pending(files: list[Path], run: _Run, show: Callable[[Counter[str]], None]) -> Iterator[Atoms]:
@@ -256,17 +256,27 @@ def _report(run: _Run, out: Path, settings: dict[str, Any], *, as_json: bool) ->
         }
         print(json.dumps(report, indent=2))
         return
+    frames = Counter(row.origin.source for row in rows)
     without = [row for row in rows if row.status != "converged"]
     for row in without[:SHOWN]:
         reached = "" if row.reached is None else f" (fmax {row.reached:.4f} eV/Å after {row.steps} steps)"
         reason = f": {row.message}" if row.message else ""
-        print(f"{row.origin.source} (frame {row.origin.frame + 1}): {row.status}{reached}{reason}")
+        print(f"{_place(row, frames)}: {row.status}{reached}{reason}")
     if len(without) > SHOWN:
         print(f"… and {len(without) - SHOWN} more")
-    novel = sum(row.novelty is not None and row.novelty > 1.0 for row in rows)
-    if novel:
-        print(f"{novel} with surroundings unlike any that the model was trained on: see `novelty`")
+    novel = [row for row in rows if row.novelty is not None and row.novelty > 1.0]
+    for row in novel[:SHOWN]:
+        unlike = f"unlike what the model was trained on, novelty {row.novelty:.2g}, where 1 is the boundary"
+        print(f"{_place(row, frames)}: {unlike}")
+    if len(novel) > SHOWN:
+        print(f"… and {len(novel) - SHOWN} more with a `novelty` above 1")
     print(f"{_counted(run.counts)} -> {out}")
+
+
+def _place(row: Row, frames: Counter[str]) -> str:
+    """The file and, where it has several, the frame, counted from 0 as ASE does."""
+    source = row.origin.source
+    return f"{source}@{row.origin.frame}" if frames[source] > 1 else source
 
 
 def _record(row: Row) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -51,6 +52,36 @@ def read_structures(path: Path) -> list[Atoms]:
     for atoms in frames:
         forget_results(atoms)
     return frames
+
+
+def structures_in(folder: Path, *, besides: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """Files of a folder whose names are those of structures, and what else it holds, in order.
+
+    Args:
+        folder: Its own folders are not looked into; hidden files do not count.
+        besides: A file that is neither.
+    """
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+    found: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or (besides is not None and path.absolute() == besides.absolute()):
+            continue
+        try:
+            known = path.is_file() and filetype(str(path), read=False) in ioformats
+        except UnknownFileTypeError:
+            known = False
+        (found if known else others).append(path)
+    return found, others
+
+
+def say_left_out(others: Sequence[Path]) -> None:
+    """Tell, on stderr, of what folders hold besides structures."""
+    if others:
+        listed = ", ".join(f"{path}{'/' * path.is_dir()}" for path in others[:5])
+        more = f" and {len(others) - 5} more" * (len(others) > 5)
+        print(f"left out, no structures by their names: {listed}{more}", file=sys.stderr)
 
 
 def forget_results(atoms: Atoms) -> None:

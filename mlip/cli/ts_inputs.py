@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlip.cli import describe
-from mlip.cli.structure_files import read_structures
+from mlip.cli.structure_files import read_structures, say_left_out, structures_in
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,14 +109,15 @@ def _folder(folder: Path) -> list[Task]:
         try:
             if len(sources) == 1 and ENDS.match(sources[0].stem):
                 raise InputError(
-                    f"{sources[0]}: has no other end: there must be NAME-reactant and NAME-product, or NAME_r "
-                    "and NAME_p"
+                    f"{sources[0]}: has no other end: there must be NAME-reactant and NAME-product, or "
+                    "NAME_r and NAME_p"
                 )
             return _two_frames(sources[0]) if len(sources) == 1 else _two_files(*sources, name=name)
         except (InputError, OSError) as error:
             return Task(name=name, sources=sources, structures=(), problem=describe(error))
 
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files, others = structures_in(folder)
+    say_left_out(others)
     halves: dict[str, dict[str, Path]] = {}
     tasks = []
     for path in files:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mlip.calculators.electrons import charge_of, spin_of
+from mlip.calculators.electrons import charge_of, said_of, spin_of
 from mlip.cli.structure_files import write_structures
 from mlip.search.bonds import describe_changes
 from mlip.search.reaction import Energies, Reaction, energies
@@ -106,7 +106,7 @@ def _frame(atoms: Atoms, energy: float, **info: object) -> Atoms:
     from ase.calculators.singlepoint import SinglePointCalculator
 
     frame: Atoms = atoms.copy()
-    frame.info = dict(info)
+    frame.info = {**said_of(atoms), **info}
     frame.calc = SinglePointCalculator(frame, energy=energy)
     return frame
 
@@ -122,6 +122,8 @@ def _report(task: Task, reaction: Reaction, *, temperature: float) -> dict[str, 
         "sources": [str(path) for path in task.sources],
         "formula": task.structures[0].get_chemical_formula(),
         "atoms": len(task.structures[0]),
+        "charge": charge_of(task.structures[0]),
+        "spin": spin_of(task.structures[0]),
         "reached": verdict.reached,
         "verdict": verdict.kind,
         "verdict_text": verdict.text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def vibrations(
         int | None, typer.Option(metavar="N", help="Molecules: symmetry number.  [default: found]")
     ] = None,
     multiplicity: Annotated[
-        int | None, typer.Option(metavar="N", help="Molecules: 2S + 1.  [default: 1, or 2 of odd electrons]")
+        int | None, typer.Option(metavar="N", help="Molecules: 2S + 1.  [default: the file's, else lowest]")
     ] = None,
     hessian: Annotated[
         str | None,
@@ -126,12 +127,9 @@ def vibrations(
     Exits 0, 3 when --relax did not reach a minimum (what was reached is written), 2 when something given
     cannot be used, as when a structure is not at rest.
     """
-    frames = read_structures(structure)
-    if len(frames) > 1:
-        raise InputError(f"{structure}: holds {len(frames)} structures, but vibrations are of one: choose it")
     request = Request(
-        source=structure, atoms=frames[0], relax=relax, fmax=fmax, steps=steps, temperature=temperature,
-        hessian=_hessian_method(hessian),
+        source=structure, atoms=_read(structure, multiplicity, of_model=calculator is None), relax=relax,
+        fmax=fmax, steps=steps, temperature=temperature, hessian=_hessian_method(hessian),
         prefix=out if out is not None else structure.with_name(structure.stem),
     )  # fmt: skip
     if calculator is not None and hessian is not None:
@@ -143,6 +141,33 @@ def vibrations(
         engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
         outcome = job(engine)
     _conclude(structure, outcome, chosen if as_json else None)
+
+
+def _read(path: Path, multiplicity: int | None, *, of_model: bool) -> Atoms:
+    """The structure, which tells a calculator the multiplicity that was asked for; a model cannot be told.
+
+    Raises:
+        InputError: There are several, or no such electrons.
+    """
+    from mlip.calculators.electrons import multiplicity_of, with_spin
+    from mlip.search.thermochemistry import check_thermochemistry
+
+    frames = read_structures(path)
+    if len(frames) > 1:
+        raise InputError(f"{path}: holds {len(frames)} structures, but vibrations are of one: choose it")
+    atoms = frames[0]
+    with naming(path):
+        if multiplicity is None or atoms.pbc.any() or multiplicity == multiplicity_of(atoms):
+            return atoms
+        check_thermochemistry(atoms, multiplicity=multiplicity)
+    if not of_model:
+        return with_spin(atoms, multiplicity)
+    warnings.warn(
+        f"the model takes no account of the multiplicity, {multiplicity}: energy and frequencies are those "
+        "of what it was trained on, only the electronic entropy is that of the multiplicity",
+        stacklevel=2,
+    )
+    return atoms
 
 
 @dataclass(frozen=True, kw_only=True)

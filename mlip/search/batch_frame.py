@@ -27,6 +27,29 @@ RIGID: Final = 10.0
 RIDGE: Final = 1e-3
 """eV/Å² for every displacement, so that none is without stiffness."""
 
+LARGEST: Final = 1e100
+"""Element of a matrix that still means something."""
+
+
+def cholesky(matrices: Tensor) -> Tensor:
+    """Cholesky factors of positive semidefinite matrices, (structures, n, n).
+
+    Where atoms nearly coincide, as when a structure runs away, a matrix may be positive definite only on
+    paper, or not finite: its diagonal is lifted as far as is needed, or it counts as the identity, so that
+    the others of the batch go on.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    if not failed.any():
+        return factor
+    one = torch.eye(matrices.shape[-1], dtype=matrices.dtype)
+    for place in failed.nonzero().squeeze(1).tolist():
+        matrix = matrices[place] if float(matrices[place].abs().max()) < LARGEST else one
+        lift = 1e-15 * float(matrix.diagonal().max())
+        while failed[place]:
+            lift *= 10.0
+            factor[place], failed[place] = torch.linalg.cholesky_ex(matrix + lift * one)
+    return factor
+
 
 @dataclass(frozen=True, eq=False)
 class Stand:
@@ -99,7 +122,7 @@ class Frame:
         self.model = weighted.mT @ weighted + torch.diag_embed(RIDGE + 1.0 - self.free)
         rigid = self._rigid()
         self.model += RIGID * rigid.mT @ rigid
-        self.factor = torch.linalg.cholesky(self.model)
+        self.factor = cholesky(self.model)
         self.slope = self._slope()
 
     def _rigid(self) -> Tensor:

@@ -21,6 +21,7 @@ with which model and options it was made.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -110,19 +111,17 @@ class ResultsDatabase:
         """
         from ase.db import connect
 
-        there = path.exists() and path.stat().st_size > 0
         self.path = path
+        if not path.exists() or path.stat().st_size == 0:
+            _make(path, settings)
         try:
             self._database: Any = connect(str(path), type="db", use_lock_file=False)
-            held = self._database.metadata.get(KEY) if there else None
+            held = self._database.metadata.get(KEY)
         except sqlite3.DatabaseError as error:
             raise InputError(f"{path}: is no ASE database ({error}): choose another with --out") from None
-        if there and held is None:
-            raise InputError(f"{path}: was not made by `mlip relax`: choose another with --out")
         if held is None:
-            self._database.metadata = {KEY: settings}
-        else:
-            check_settings(path, held, settings)
+            raise InputError(f"{path}: was not made by `mlip relax`: choose another with --out")
+        check_settings(path, held, settings)
         self._rows = self._read()
         self._waiting: list[tuple[Origin, Atoms | None, Outcome]] = []
         self._written = time.monotonic()
@@ -207,6 +206,18 @@ class ResultsDatabase:
             seconds=None if result is None else round(result.seconds, 4),
             novelty=outcome.novelty,
         )
+
+
+def _make(path: Path, settings: dict[str, Any]) -> None:
+    """An empty database that knows its settings, whole or not at all."""
+    from ase.db import connect
+
+    temporary = path.with_name(f".{os.getpid():x}-{path.name}")
+    try:
+        connect(str(temporary), type="db", use_lock_file=False).metadata = {KEY: settings}
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _row(row: Any) -> Row:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mlip.calculators.electrons import multiplicity_of, num_electrons
 from mlip.errors import InputError
 from mlip.search.symmetry import RotationalSymmetry, rotational_symmetry
 from mlip.units import BOLTZMANN, INVERSE_CM
@@ -115,7 +116,7 @@ def check_thermochemistry(
     if symmetry is not None and symmetry < 1:
         raise InputError(f"`symmetry` is {symmetry} but must be a symmetry number, 1 or more")
     if multiplicity is not None:
-        electrons = _electrons(atoms)
+        electrons = num_electrons(atoms)
         if multiplicity < 1 or (electrons + multiplicity) % 2 == 0:
             raise InputError(
                 f"`multiplicity` is {multiplicity}, which {atoms.get_chemical_formula()} with {electrons} "
@@ -143,7 +144,8 @@ def ideal_gas(
         temperature: K.
         pressure: bar.
         symmetry: Symmetry number; found by `rotational_symmetry` unless given.
-        multiplicity: Spin multiplicity 2S + 1; unless given 1 for an even number of electrons, else 2.
+        multiplicity: Spin multiplicity 2S + 1; unless given what the structure says (`atoms.info`, as
+            "spin"), else 1 for an even number of electrons, 2 for an odd one.
 
     Raises:
         InputError: An argument is not as above.
@@ -151,6 +153,8 @@ def ideal_gas(
     Source: `ase.thermochemistry.IdealGasThermo`; Grimme, Chem. Eur. J. 18, 9955 (2012).
     """
     atoms, modes = vibrations.atoms, vibrations.modes
+    if multiplicity is None:
+        multiplicity = multiplicity_of(atoms)
     check_thermochemistry(
         atoms, temperature=temperature, pressure=pressure, symmetry=symmetry, multiplicity=multiplicity
     )
@@ -158,8 +162,6 @@ def ideal_gas(
         raise InputError(
             "the structure is periodic or has fixed atoms, but only a free molecule is an ideal gas"
         )
-    if multiplicity is None:
-        multiplicity = 1 + _electrons(atoms) % 2
     found = rotational_symmetry(atoms)
     if symmetry is not None:
         found = RotationalSymmetry(number=symmetry, group="as given", tolerance=found.tolerance)
@@ -283,7 +285,3 @@ def _ase_ideal_gas(vibrations: Vibrations, symmetry: int, multiplicity: int) -> 
             ignore_imag_modes=True,
         )
     return thermo, geometry
-
-
-def _electrons(atoms: Atoms) -> int:
-    return int(atoms.numbers.sum() - round(float(atoms.get_initial_charges().sum())))

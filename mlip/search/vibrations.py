@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from mlip.calculators.electrons import said_of
 from mlip.calculators.surface import as_surface
 from mlip.errors import InputError
 from mlip.rigid_motions import checked_masses, rigid_motions
@@ -195,14 +196,14 @@ def animate(
 
     Returns:
         `frames` structures for each mode; `info` holds its number from 1 (`mode`) and its `frequency`, cm⁻¹,
-        as text.
+        as text, and the charge and spin if the structure says them.
     """
-    moving = []
+    moving, said = [], said_of(atoms)
     for number, (mode, frequency) in enumerate(zip(modes.cartesian, modes.frequencies, strict=True), start=1):
         swing = amplitude * mode / np.linalg.norm(mode, axis=1).max()
         for frame in range(frames):
             copy = atoms.copy()
             copy.positions = copy.positions + np.sin(2.0 * np.pi * frame / frames) * swing
-            copy.info = {"mode": number, "frequency": format_frequency(frequency)}
+            copy.info = {"mode": number, "frequency": format_frequency(frequency), **said}
             moving.append(copy)
     return moving

@@ -108,6 +108,12 @@ def evaluate_file(request: Request, *, say: Callable[[str], None]) -> FileErrors
     for line in frames.report.lines():
         say(line)
     _check(frames, potential.species, request.data)
+    charged = sum(frame.charge not in (None, 0) or frame.spin not in (None, 0, 1) for frame in frames)
+    if charged:
+        say(
+            f"warning: {charged} of {len(frames)} frames have a charge or unpaired electrons, of which the "
+            "model is not told: it gives them the numbers of what it was trained on"
+        )
     packed = pack(frames, potential.cutoff, dtype=DTYPES[request.dtype], source=str(request.data)).to(device)
     predictions, metrics = predict(
         potential,

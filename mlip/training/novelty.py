@@ -31,6 +31,7 @@ def fit_domain(potential: Potential, train: PackedFrames, valid: PackedFrames, *
         return
     domain = fit.domain()
     domain.odd_electrons.fill_(_odd_electrons(train))
+    domain.periodic.fill_(not len(train) or bool(train.pbc.any()))
     for data in (train, valid):
         distances, kinds = [], []
         for features, species in _features(potential, data, batch_size):

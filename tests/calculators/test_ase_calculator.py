@@ -320,7 +320,7 @@ def test_any_change_of_the_structure_is_noticed(potential: Potential, name: str,
     assert "positions" in calculator.check_state(atoms)
     calculator.get_potential_energy(atoms)
     assert calculator.check_state(atoms) == []
-    atoms.set_initial_charges([1.0] * len(atoms))
+    atoms.set_initial_charges([0.8, *[-0.1] * 8])
     assert calculator.check_state(atoms) == []
     change(atoms)
     assert calculator.check_state(atoms) == [name]

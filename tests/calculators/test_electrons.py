@@ -7,6 +7,14 @@ from ase.build import molecule
 
 from mlip.calculators import MLIPCalculator
 from mlip.calculators.batch import BatchCalculator
+from mlip.calculators.electrons import (
+    charge_of,
+    multiplicity_of,
+    num_electrons,
+    said_of,
+    spin_of,
+    with_spin,
+)
 from mlip.calculators.named import named_calculator
 from mlip.calculators.surface import StructureError
 from mlip.errors import InputError
@@ -36,6 +44,31 @@ def test_models_refuse(potential: Potential, info: dict[str, object], message: s
     with pytest.raises(StructureError, match=message) as caught:
         BatchCalculator(potential).evaluate([molecule("H2O"), water])
     assert caught.value.place == 1
+
+
+def test_initial_charges_and_moments_of_molecules_count(potential: Potential) -> None:
+    calculator = MLIPCalculator(potential)
+    hydroxyl = molecule("OH")
+    assert (charge_of(hydroxyl), spin_of(hydroxyl), num_electrons(hydroxyl)) == (None, 2, 9)
+    with pytest.raises(InputError, match=r"its spin \(2S \+ 1\) is 2.*initial charges and moments"):
+        calculator.get_potential_energy(hydroxyl)
+    hydroxyl.set_initial_magnetic_moments(None)
+    hydroxyl.set_initial_charges([-0.6, -0.4])
+    assert said_of(hydroxyl) == {"charge": -1}
+    assert (num_electrons(hydroxyl), multiplicity_of(hydroxyl)) == (10, 1)
+    with pytest.raises(InputError, match="its charge is -1"):
+        calculator.get_potential_energy(hydroxyl)
+    hydroxyl.info["charge"] = 0  # what is said of the whole counts more
+    calculator.get_potential_energy(hydroxyl)
+    partial = molecule("H2O")
+    partial.set_initial_charges([-0.8, 0.4, 0.401])
+    assert charge_of(partial) == 0
+    crystal = molecule("O2", cell=[8.0, 8.0, 8.0], pbc=True)
+    assert (spin_of(molecule("O2")), spin_of(crystal)) == (3, None)
+    tilted = molecule("H2O")
+    tilted.set_initial_magnetic_moments([[0, 0, 0], [0.6, 0.8, 0], [0, 0, 0]])
+    assert spin_of(tilted) == 2
+    assert said_of(with_spin(tilted, 3)) == {"spin": 3}
 
 
 @pytest.mark.parametrize("info", [{"charge": 0}, {"charge": 0.0, "spin": 1}, {"spin": 0}])

@@ -46,7 +46,10 @@ def test_one_row_for_each_structure(run, many: Path, model_file: Path) -> None:
     result = run("relax", "many", "--model", model_file, "--out", "results.db", "--fmax", 0.02)
     assert result.exit_code == 3, result.stderr
     assert result.stdout.splitlines()[-1] == "10 converged, 3 failed -> results.db"
-    for text in ("many/clash.xyz (frame 1): failed: atoms 0 (O) and 1 (H) are 0.2000 Å apart", "iron.xyz"):
+    Path("many/deep").mkdir()
+    again = run("relax", "many", "--model", model_file, "--out", "results.db", "--fmax", 0.02)
+    assert "left out, no structures by their names: many/README.notes, many/deep/\n" in again.stderr
+    for text in ("many/clash.xyz: failed: atoms 0 (O) and 1 (H) are 0.2000 Å apart", "iron.xyz"):
         assert text in result.stdout
     found = rows()
     assert len(found) == 13
@@ -75,6 +78,28 @@ def test_nothing_is_repeated(run, many: Path, model_file: Path, monkeypatch: pyt
     assert first["counts"] == {"converged": 10, "failed": 3}
     assert len(first["structures"]) == 13
     assert first["model_sha256"] == json.loads(again.stdout)["model_sha256"]
+
+
+def test_an_interruption_at_the_very_start_leaves_no_half_made_database(
+    run, many: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("relax", "many/H2O.xyz", "--model", model_file, "--out", "results.db")
+
+    def stop(self: object, value: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ase.db.sqlite.SQLite3Database.metadata", property(lambda self: {}, stop))
+        assert run(*command).exit_code == 130
+    assert sorted(path.name for path in Path().iterdir() if "results" in path.name) == []
+    assert run(*command).exit_code == 0
+    assert len(rows()) == 1
+
+
+def test_doubtful_structures_are_named(run, many: Path, wary_model_file: Path) -> None:
+    done = run("relax", "many/H2O.xyz", "many/two.xyz", "--model", wary_model_file, "--out", "results.db")
+    assert "many/H2O.xyz: unlike what the model was trained on, novelty " in done.stdout
+    assert "many/two.xyz@0: unlike what the model was trained on, novelty " in done.stdout
 
 
 def test_changed_and_new_structures_are_done(run, many: Path, model_file: Path) -> None:
@@ -108,7 +133,7 @@ def test_cells_and_not_converged(run, folder: Path, model_file: Path) -> None:
     options = ("--model", model_file, "--cell", "--pressure", 5)
     done = run("relax", "si.xyz", *options, "--out", "a.db", "--steps", 2, "--fmax", 1e-9)
     assert done.exit_code == 3
-    assert "si.xyz (frame 1): not converged (fmax" in done.stdout
+    assert "si.xyz@0: not converged (fmax" in done.stdout
     assert [row.status for row in rows("a.db")] == ["not_converged"] * 2
     assert all(row.steps == 2 for row in rows("a.db"))
 
@@ -194,6 +219,7 @@ def test_a_cluster_of_real_workers(run, many: Path, model_file: Path) -> None:
         (("many", "--out", "all.xyz"), "many: is a folder: name a database"),
         (("water.xyz", "--scheduler", "tcp://localhost:1"), "--scheduler needs a database"),
         (("many", "--out", "missing/a.db"), "missing does not exist: create it first"),
+        (("nowhere", "--out", "a.db"), "nowhere: no such file or folder"),
         (("many", "--out", "a.db", "--trajectory", "b.traj"), "leave it out with --out FILE.db"),
         (("many", "--out", "a.db", "--optimizer", "bfgs"), '`optimizer` is "bfgs" but in batches must be'),
         (("many", "--out", "a.db", "--pressure", "1"), "acts on the cell, which is kept"),

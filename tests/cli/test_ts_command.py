@@ -12,6 +12,7 @@ from ase.build import molecule
 from ase.io import read, write
 
 from mlip.calculators import BatchCalculator
+from mlip.calculators.named import named_calculator
 
 HCN = Atoms("HCN", [(-1.06, 0, 0), (0, 0, 0), (1.14, 0, 0)])
 HNC = Atoms("HCN", [(2.15, 0.05, 0), (0, 0, 0), (1.16, 0, 0)])
@@ -94,6 +95,20 @@ def test_a_folder_is_resumed(run, ends: Path, gfn2) -> None:
     assert refused.exit_code == 2
     assert "pairs-ts/one: holds results for images = 11, but now it is 9" in refused.stderr
     assert Path("pairs-ts/one/result.json").read_text() == kept
+
+
+def test_charges_travel(run, ends: Path, gfn2) -> None:
+    write("formyl_r.xyz", Atoms("HCO", [(-1.09, 0, 0), (0, 0, 0), (1.10, 0, 0)], info={"charge": 1}))
+    write("formyl_p.xyz", Atoms("HCO", [(2.08, 0, 0), (0, 0, 0), (1.13, 0, 0)], info={"charge": 1}))
+    report = json.loads(run("ts", "formyl_r.xyz", "formyl_p.xyz", *gfn2, "--json").stdout)["reactions"][0]
+    assert (report["charge"], report["spin"]) == (1, None)
+    for name in ("reactant.xyz", "product.xyz", "path.extxyz"):
+        for frame in read(Path("formyl-ts") / name, ":"):
+            assert frame.info["charge"] == 1
+    end = read("formyl-ts/reactant.xyz")
+    held = end.get_potential_energy()
+    end.calc = named_calculator("tblite")
+    assert end.get_potential_energy() == pytest.approx(held, abs=1e-4)
 
 
 def test_guess(run, ends: Path, gfn2) -> None:

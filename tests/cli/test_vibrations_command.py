@@ -78,8 +78,11 @@ def test_a_structure_that_is_not_at_rest_is_refused(run, folder: Path, model_fil
 
 
 def test_unknown_surroundings_are_said(run, folder: Path, wary_model_file: Path) -> None:
-    for structure in ("water.xyz", "silicon.cif"):
-        with pytest.warns(OutsideDomainWarning, match="surroundings unlike any"):
+    for structure, said in (
+        ("water.xyz", "surroundings unlike any"),
+        ("silicon.cif", "Si8 is periodic, but"),
+    ):
+        with pytest.warns(OutsideDomainWarning, match=said):
             run("vibrations", structure, "--model", wary_model_file)
     with pytest.warns(OutsideDomainWarning):
         result = run("vibrations", "water.xyz", "--model", wary_model_file, "--fmax", 1000, "--json")
@@ -109,6 +112,34 @@ def test_an_atom_has_thermochemistry_and_no_modes(run, folder: Path, model_file:
     thermo = report["thermochemistry"]
     assert (thermo["geometry"], thermo["multiplicity"]) == ("monatomic", 2)
     assert thermo["entropy_eV_per_K"] / 1.0364269574711572e-05 == pytest.approx(114.716, abs=0.02)  # JANAF
+
+
+def test_charge_and_multiplicity_reach_a_calculator_and_the_files(run, folder: Path) -> None:
+    pytest.importorskip("tblite")
+    oxygen = molecule("O2")
+    oxygen.set_initial_magnetic_moments(None)
+    write("o2.xyz", oxygen)
+    known = {1: -215.1537, 3: -215.0820}
+    for spin, energy in known.items():
+        given = ("o2.xyz", "--relax", "--calculator", "tblite", "--multiplicity", spin, "--json")
+        report = json.loads(run("vibrations", *given).stdout)
+        assert report["energy_eV"] == pytest.approx(energy, abs=1e-3)
+        assert report["thermochemistry"]["multiplicity"] == spin
+    assert {frame.info["spin"] for frame in read("o2-modes.xyz", ":")} == {3}
+    assert read("o2-relaxed.xyz").info["spin"] == 3
+    hydroxide = molecule("OH")
+    hydroxide.set_initial_magnetic_moments(None)
+    hydroxide.info["charge"] = -1
+    write("oh.xyz", hydroxide)
+    report = json.loads(run("vibrations", "oh.xyz", "--relax", "--calculator", "tblite", "--json").stdout)
+    assert report["thermochemistry"]["multiplicity"] == 1
+    assert {frame.info["charge"] for frame in read("oh-modes.xyz", ":")} == {-1}
+
+
+def test_a_model_cannot_be_told_the_multiplicity(run, folder: Path, model_file: Path) -> None:
+    with pytest.warns(UserWarning, match="the model takes no account of the multiplicity, 3"):
+        result = run("vibrations", "water.xyz", "--relax", "--model", model_file, "--multiplicity", 3)
+    assert "multiplicity 3" in result.stdout
 
 
 def test_fixed_atoms_make_oscillators(run, folder: Path, model_file: Path) -> None:

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from mlip.calculators import BatchCalculator, as_surface
 from mlip.errors import InputError
+from mlip.search.batch_frame import cholesky
 from mlip.search.batch_relax import BATCH_OPTIMIZERS, Outcome, relax_many
 from mlip.search.batch_walker import Walker, displaced
 from mlip.units import GPA
@@ -257,6 +259,18 @@ def test_each_failure_is_its_own(default: BatchCalculator) -> None:
     assert "no atoms" in messages[3]
     assert "FixBondLength" in messages[4]
     assert all(outcome.result is None for outcome in found[1:5])
+
+
+def test_factors_of_matrices_that_are_not_definite() -> None:
+    """What rounding or a runaway does to one of a batch does not reach the others."""
+    good = torch.tensor([[4.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
+    worse = torch.tensor([[1e8, 1e8], [1e8, 1e8 - 1e-6]], dtype=torch.float64)
+    lost, huge = torch.full_like(good, torch.nan), torch.full_like(good, 1e200)
+    found = cholesky(torch.stack([good, worse, lost, huge]))
+    torch.testing.assert_close(found[0], torch.linalg.cholesky(good))
+    torch.testing.assert_close(found[1] @ found[1].T, worse, rtol=1e-6, atol=0)
+    for place in (2, 3):
+        torch.testing.assert_close(found[place], torch.eye(2, dtype=torch.float64))
 
 
 def test_too_few_steps_return_the_lowest(default: BatchCalculator, molecules: list[Atoms]) -> None:

@@ -124,6 +124,19 @@ def test_symmetry_and_spin_are_divided_and_multiplied_in() -> None:
     assert ideal_gas(methyl).multiplicity == 2
 
 
+def test_electrons_are_those_that_the_structure_says() -> None:
+    oxygen = molecule("O2")  # of two unpaired electrons
+    assert ideal_gas(with_frequencies(oxygen, [1580.0])).multiplicity == 3
+    cation = molecule("H2O")
+    cation.info["charge"] = 1
+    ionised = with_frequencies(cation, [1594.7, 3657.1, 3755.9])
+    assert ideal_gas(ionised).multiplicity == 2
+    with pytest.raises(InputError, match="H2O with 9 electrons cannot have: give 2, 4, 6"):
+        ideal_gas(ionised, multiplicity=1)
+    cation.info["spin"] = 4
+    assert ideal_gas(ionised).electronic_entropy == pytest.approx(BOLTZMANN * math.log(4))
+
+
 def test_oscillators() -> None:
     slab = bulk("Cu", cubic=True)
     slab.set_constraint(FixAtoms([0, 1, 2]))
