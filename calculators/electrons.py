@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ase import Atoms
+
+
+ABOUT: Final = 0.1
+"""e, µB; sums of initial charges and moments that are this near to a whole number mean it."""
 
 
 def charge_of(atoms: Atoms) -> int | None:
@@ -72,12 +76,12 @@ def said_of(atoms: Atoms) -> dict[str, int]:
 
 
 def _sum(atoms: Atoms, name: str) -> int | None:
-    """Of a molecule's array; in crystals such arrays are a guess to start from, no statement on the whole."""
+    """Of a molecule's array, where it is about a whole number: partial charges of a part say nothing. In
+    crystals such arrays are a guess to start from, no statement on the whole."""
     if name not in atoms.arrays or atoms.pbc.any():
         return None
-    return (
-        round(float(np.linalg.norm(total))) if np.ndim(total := atoms.arrays[name].sum(0)) else round(total)
-    )
+    total = float(np.linalg.norm(sums)) if np.ndim(sums := atoms.arrays[name].sum(axis=0)) else float(sums)
+    return round(total) if abs(total - round(total)) < ABOUT else None
 
 
 def _said(atoms: Atoms, keys: Sequence[str]) -> int | None:
