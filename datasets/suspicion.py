@@ -1,4 +1,5 @@
-"""Labels that are finite but look wrong: outliers, units, signs. Warnings only: these are rules of thumb."""
+"""Labels that are finite but look wrong: outliers, units, signs. Rules of thumb give warnings; forces and
+stresses that fit the energies but for a sign or a unit are errors."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from mlip.datasets.frames import Frame
 from mlip.datasets.statistics import least_squares_e0
 from mlip.units import GPA, HARTREE, HARTREE_PER_BOHR, KBAR, KCAL_PER_MOL, KJ_PER_MOL
 
-Warned = tuple[Literal["warning"], str, int, str]
+Warned = tuple[Literal["error", "warning"], str, int, str]
 
 _ENERGY_UNITS = {"hartree": 1 / HARTREE, "kcal/mol": 1 / KCAL_PER_MOL, "kJ/mol": 1 / KJ_PER_MOL}
 _TYPICAL_FORCE = 20.0  # eV/Å, root mean square over components; thermal and strained data stay below
@@ -169,6 +170,7 @@ def _slopes(label: str, slope: Slope | None) -> Iterator[Warned]:
         "the sign is wrong": -1.0,
         "energies in hartree, forces in eV/Å": 1 / HARTREE,
         "energies in eV, forces in hartree/bohr": HARTREE_PER_BOHR,
+        "energies in hartree, forces in hartree/bohr": HARTREE_PER_BOHR / HARTREE,
         "energies in eV, forces in kcal/mol/Å": KCAL_PER_MOL,
         "energies in kcal/mol, forces in eV/Å": 1 / KCAL_PER_MOL,
     }
@@ -180,12 +182,10 @@ def _slopes(label: str, slope: Slope | None) -> Iterator[Warned]:
             "stress in kbar with VASP's sign": -KBAR,
             "stress in GPa with the wrong sign": -GPA,
         }
-    reason = next(
-        (name for name, value in known.items() if abs(slope.slope / value - 1) < 0.15), "units or sign?"
-    )
+    reason = next((name for name, value in known.items() if abs(slope.slope / value - 1) < 0.15), None)
     yield (
-        "warning",
-        f"{label} do not derive from the energies: {reason}".replace("stress do", "stresses do"),
+        "warning" if reason is None else "error",
+        f"{label} do not derive from the energies: {reason or 'units or sign?'}".replace("stress do", "stresses do"),
         slope.pairs,
         f"energy differences are {slope.slope:.4g} times those that the {label} predict (1 is expected)",
     )

@@ -52,7 +52,7 @@ def validate(
     """Check a data set; exits with 2 if there are errors, unless --fix leaves them out of a copy.
 
     The copy has no frame with an error and one of each set of duplicates. Warnings stay in it, and no label
-    is changed: wrong units and signs are for you to mend.
+    is changed: wrong units and signs, of the whole set, are for you to mend, and still end with 2.
     """
     from mlip.datasets import read_frames, read_isolated_atoms
     from mlip.datasets.validate import validate_frames, without_faults
@@ -88,6 +88,7 @@ def validate(
 
     write_frames(fix, sound)
     print(f"{fix}: {len(sound)} of {len(frames)} frames", file=sys.stderr if as_json else sys.stdout)
+    _refuse(fix, [finding for finding in findings if not finding.frames])
 
 
 def _print(frames: FrameList, findings: list[Finding]) -> None:

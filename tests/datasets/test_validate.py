@@ -13,7 +13,7 @@ from mlip.datasets.geometry import closest_pair
 from mlip.datasets.suspicion import scott_energy
 from mlip.datasets.validate import Finding, validate_frames, without_faults
 from mlip.errors import InputError
-from mlip.units import GPA, HARTREE, KBAR, KCAL_PER_MOL
+from mlip.units import GPA, HARTREE, HARTREE_PER_BOHR, KBAR, KCAL_PER_MOL
 
 
 def _found(frames: list[Frame], **options: Any) -> dict[str, Finding]:
@@ -203,6 +203,10 @@ def test_forces_derive_from_energies() -> None:
     assert name in _found(_trajectory(energy=1 / HARTREE))
     name = "forces do not derive from the energies: energies in eV, forces in kcal/mol/Å"
     assert name in _found(_trajectory(forces=1 / KCAL_PER_MOL))
+    name = "forces do not derive from the energies: energies in hartree, forces in hartree/bohr"
+    found = _found(_trajectory(energy=1 / HARTREE, forces=1 / HARTREE_PER_BOHR))
+    assert found[name].severity == "error"
+    assert found[name].frames == ()
 
 
 @pytest.mark.parametrize(
