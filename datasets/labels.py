@@ -40,9 +40,10 @@ CHARGE_KEYS = ("REF_total_charge", "total_charge", "charge")
 SPIN_KEYS = ("total_spin", "spin", "multiplicity", "mult")
 
 _OPTION = {
-    "energy": "--energy-key (LabelKeys(energy=...))",
-    "forces": "--forces-key (LabelKeys(forces=...))",
-    "stress": "--stress-key or --virial-key (LabelKeys(stress=...) or LabelKeys(virial=...))",
+    "energy": "--energy-key (`mlip train`: data.keys.energy; Python: LabelKeys(energy=...))",
+    "forces": "--forces-key (`mlip train`: data.keys.forces; Python: LabelKeys(forces=...))",
+    "stress": "--stress-key or --virial-key (`mlip train`: data.keys.stress or data.keys.virial; Python: "
+    "LabelKeys(stress=...) or LabelKeys(virial=...))",
 }
 
 

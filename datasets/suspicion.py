@@ -185,7 +185,9 @@ def _slopes(label: str, slope: Slope | None) -> Iterator[Warned]:
     reason = next((name for name, value in known.items() if abs(slope.slope / value - 1) < 0.15), None)
     yield (
         "warning" if reason is None else "error",
-        f"{label} do not derive from the energies: {reason or 'units or sign?'}".replace("stress do", "stresses do"),
+        f"{label} do not derive from the energies: {reason or 'units or sign?'}".replace(
+            "stress do", "stresses do"
+        ),
         slope.pairs,
         f"energy differences are {slope.slope:.4g} times those that the {label} predict (1 is expected)",
     )

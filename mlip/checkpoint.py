@@ -50,6 +50,8 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
             )
         return path
     path = Path(name_or_path)
+    if (path / "model.safetensors").is_file():
+        raise InputError(f"model {str(name_or_path)!r} is a folder: name {path / 'model.safetensors'}")
     if not path.is_file():
         raise InputError(
             f"model {str(name_or_path)!r} is neither a file nor one of {', '.join(sorted(BUNDLED))}"

@@ -235,6 +235,12 @@ def test_neither_file_nor_name(tmp_path: Path) -> None:
             resolve_model(name)
 
 
+def test_a_folder_of_a_training(tmp_path: Path, file: Path) -> None:
+    file.rename(tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"is a folder: name .*model\.safetensors"):
+        resolve_model(tmp_path)
+
+
 def test_bundled_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     monkeypatch.setattr(mlip.checkpoint, "_BUNDLED_FOLDER", tmp_path)
     with pytest.raises(
