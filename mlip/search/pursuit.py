@@ -51,7 +51,7 @@ LIKE_THE_PATH: Final = 0.3
 ALIKE: Final = 0.8
 """Overlap of the lowest modes of the predicted and the true Hessian above which the former is used."""
 
-SADDLE_STEPS: Final = 60
+SADDLE_STEPS: Final = 100
 MINIMUM_STEPS: Final = 200
 
 IDENTICAL: Final = 0.05
