@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,39 @@ def test_not_compiled() -> None:
 def test_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(library.mlip.kernels, "__path__", [str(tmp_path)])
     assert library.library_path() is None
+
+
+FAULTS = """
+import resource, torch
+from mlip.kernels.library import load_library
+
+def work():
+    kept = [torch.ones(1 << 20) for _ in range(40)]
+
+load_library()
+for _ in range(4):
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+@pytest.mark.parametrize("settings", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
+def test_memory_is_kept(settings: dict[str, str]) -> None:
+    """No page of 160 MB is fetched again, unless the environment says otherwise."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        env=environment | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    faults = int(run.stdout)
+    assert faults > 10_000 if settings else faults < 1_000
 
 
 @pytest.mark.parametrize(
