@@ -147,14 +147,23 @@ def use_section(found: dict[str, Any]) -> str:
             f"geometries; frequencies and zero-point energies at the {second['minima']} minima of the "
             f"reference.\n\n{table(columns, rows)}"
         )
-    d = found["dynamics"]
-    if d:
-        out.append(
-            f"*Dynamics at constant energy*, 300 K, {d['picoseconds']:g} ps for {d['molecules']} "
-            f"molecules, 0.5 fs a step, float32: {len(d['exploded'])} ran away, {len(d['reacted'])} made or "
-            f"broke bonds; largest drift {shown(d['drift_largest_meV_per_atom'])} meV/atom."
-        )
+    if found["dynamics"]:
+        out.append(dynamics(found["dynamics"]))
     return "\n\n".join(out)
+
+
+def dynamics(found: dict[str, Any]) -> str:
+    """What became of molecules at constant energy."""
+    courses = found["courses"]
+    left = [course for course in courses if not course["exploded"]]
+    drifts = sorted(1000 * abs(course["drift"]) for course in left)
+    middle = shown(drifts[len(drifts) // 2] if drifts else None)
+    return (
+        f"*Dynamics at constant energy*, about {found['temperature']:.0f} K, {found['picoseconds']:g} ps for "
+        f"{len(courses)} molecules, {found['timestep_fs']:g} fs a step, float32: {len(courses) - len(left)} "
+        f"ran away, {sum(course['reacted'] for course in left)} made or broke bonds; drift in all that time "
+        f"at most {shown(drifts[-1] if drifts else None)} meV/atom, median {middle}."
+    )
 
 
 def failure_section(found: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from mlip.calculators.surface import Evaluation, StructureError, Surface
 from mlip.datasets.generation.topology import Topology
 
-TIMESTEP = 0.5
-"""fs."""
+TIMESTEP = 1.0
+"""fs: ten steps in a vibration of hydrogen, the most that anyone would take."""
 LOOK_EVERY = 100
 """Steps between two looks at energy and temperature."""
 HOT = 10.0

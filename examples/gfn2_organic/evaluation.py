@@ -11,7 +11,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.units import invcm
-from constant_energy import constant_energy
 from rdkit import Chem
 
 from mlip.alignment import rmsd
@@ -213,37 +212,8 @@ def zero_point(frequencies: np.ndarray) -> float:
     return float(frequencies[frequencies > 0].sum()) * invcm
 
 
-def trajectories(
-    model: str, frames: Sequence[Frame], *, count: int, picoseconds: float
-) -> dict[str, Any] | None:
-    """Dynamics at constant energy and 300 K, from minima of different molecules."""
-    minima = {f.molecule: f for f in frames if f.info["kind"] == "minimum" and "." not in f.molecule}
-    some = [f for f in minima.values() if len(f) > 2]
-    count = min(count, len(some))
-    if not count or picoseconds <= 0:
-        return None
-    chosen = [some[k * len(some) // count] for k in range(count)]
-    surface = BatchCalculator(model, dtype="float32")
-    courses = constant_energy(
-        [bare(f) for f in chosen], surface, temperature=300.0, picoseconds=picoseconds, seed=1
-    )
-    temperatures = [c.temperature for c in courses if c.temperature is not None]
-    return {
-        "molecules": count,
-        "picoseconds": picoseconds,
-        "exploded": [f.molecule for f, c in zip(chosen, courses, strict=True) if c.exploded],
-        "reacted": [f.molecule for f, c in zip(chosen, courses, strict=True) if c.reacted],
-        "temperature_mean_K": float(np.mean(temperatures)) if temperatures else None,
-        "drift_largest_meV_per_atom": max(
-            (1000 * abs(c.drift) for c in courses if c.drift is not None), default=None
-        ),
-    }
-
-
-def evaluate(
-    model: str, folder: Path, *, limit: int, nve: int, picoseconds: float, part: str = "test"
-) -> dict[str, Any]:
-    """Everything in the model card that is measured."""
+def evaluate(model: str, folder: Path, *, limit: int, part: str = "test") -> dict[str, Any]:
+    """What the model card says of errors, relaxations and second derivatives."""
     surface = BatchCalculator(model)
     data = H5Dataset(folder / f"{part}.h5")
     frames = [data[k] for k in range(len(data))]
@@ -254,5 +224,4 @@ def evaluate(
         "errors": errors(surface, frames),
         "relaxations": relaxations(surface, frames, limit),
         "second_derivatives": second_derivatives(surface, frames),
-        "dynamics": trajectories(model, frames, count=nve, picoseconds=picoseconds),
     }

@@ -244,50 +244,60 @@ def train(config: str, data: Path, frames: str, out: Path, *more: str, init: Pat
     mlip("train", HERE / config, *parts, *start, f"output={out.resolve()}", *more)
 
 
-def evaluate(data: Path, model: Path, result: Path, *, limit: int, nve: int, picoseconds: float) -> None:
-    """Measure everything in the model card."""
+def evaluate(data: Path, model: Path, result: Path, *, limit: int) -> None:
+    """Measure errors, relaxations and second derivatives."""
     from evaluation import evaluate as measure
 
-    found = measure(str(model), data, limit=limit, nve=nve, picoseconds=picoseconds)
+    found = measure(str(model), data, limit=limit)
     result.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def card(data: Path, model: Path, result: Path, out: Path) -> None:
-    """Write the model card."""
+def card(data: Path, model: Path, run: Path, out: Path) -> None:
+    """Write the model card, with the dynamics if they were run."""
     from card import write_card
 
     summary = json.loads((data / "summary.json").read_text(encoding="utf-8"))
     summary["parts"]["train"]["hessians"] = len(H5Dataset(data / "hessians.h5"))
     summary["explored"] = len(H5Dataset(data / "explored.h5"))
-    write_card(out, str(model), summary, json.loads(result.read_text(encoding="utf-8")))
+    found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    dynamics = run / "dynamics.json"
+    found["dynamics"] = json.loads(dynamics.read_text(encoding="utf-8")) if dynamics.exists() else None
+    write_card(out, str(model), summary, found)
+
+
+STEPS = (
+    *("label", "pack", "train", "explore", "hessians", "refine", "head"),
+    *("evaluate", "dynamics", "card"),
+)
+"""What makes the model, and what measures it."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    steps = ("label", "pack", "train", "explore", "hessians", "refine", "head", "evaluate", "card")
-    parser.add_argument("step", choices=("all", *steps))
+    parser.add_argument("step", choices=("all", *STEPS))
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--run", type=Path, default=HERE / "run", help="folder of the training")
     parser.add_argument("--model", type=Path, help="model to evaluate; by default RUN/head/model.safetensors")
     parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md", help="the model card")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="factor on the numbers of molecules, reactions and Hessians"
+        "--scale", type=float, default=1.0, help="factor on the numbers of molecules, reactions, Hessians"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that label")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that label, explore, or follow dynamics"
+    )
     parser.add_argument("--reactions", type=int, default=2448, help="to explore, at scale 1")
     parser.add_argument("--hessians", type=int, default=3000, help="to add, at scale 1")
     parser.add_argument("--limit", type=int, default=500, help="relaxations to compare, of each sort")
-    parser.add_argument("--nve", type=int, default=50, help="molecules to run dynamics of")
-    parser.add_argument("--picoseconds", type=float, default=0.0, help="of dynamics; 100 takes hours")
+    parser.add_argument("--nve", type=int, default=50, help="molecules to run dynamics of, at scale 1")
+    parser.add_argument("--picoseconds", type=float, default=100.0, help="of dynamics")
     parser.add_argument("settings", nargs="*", help="of train and refine, as max_epochs=2")
     given = parser.parse_intermixed_args()
     first = given.run / "first"
     trained, last = first / "model.safetensors", given.model or given.run / "head" / "model.safetensors"
-    result = given.run / "evaluation.json"
     given.run.mkdir(parents=True, exist_ok=True)
-    for step in steps if given.step == "all" else (given.step,):
+    for step in STEPS if given.step == "all" else (given.step,):
         if step == "label":
             label(given.data, workers=given.workers, scale=given.scale)
         elif step == "pack":
@@ -308,10 +318,15 @@ def main() -> None:
             init = given.run / "model.safetensors"
             train("train_hessians.yaml", given.data, "hessians.h5", given.run / "head", init=init)
         elif step == "evaluate":
-            options = {"limit": given.limit, "nve": given.nve, "picoseconds": given.picoseconds}
-            evaluate(given.data, last, result, **options)
+            evaluate(given.data, last, given.run / "evaluation.json", limit=given.limit)
+        elif step == "dynamics":
+            from dynamics import add_dynamics
+
+            count = max(1, round(given.scale * given.nve))
+            options = {"count": count, "picoseconds": given.picoseconds, "workers": given.workers}
+            add_dynamics(given.data, last, given.run / "dynamics.json", **options)
         else:
-            card(given.data, last, result, given.card)
+            card(given.data, last, given.run, given.card)
 
 
 if __name__ == "__main__":
