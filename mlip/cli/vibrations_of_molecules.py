@@ -149,10 +149,8 @@ def _text(
 
 
 def _gas_lines(gas: IdealGas) -> list[str]:
-    symmetry = gas.symmetry
-    found = (
-        "given" if symmetry.group == "as given" else f"{symmetry.group}, within {symmetry.tolerance:.2g} Å"
-    )
+    group = gas.point_group
+    given = "given; " if gas.symmetry_number != group.symmetry_number else ""
     rows = [
         ("enthalpy H", gas.enthalpy, gas.enthalpy, "eV", 6),
         ("entropy S", gas.entropy / J_PER_MOL, gas.quasi_rrho_entropy / J_PER_MOL, "J/mol/K", 3),
@@ -161,8 +159,9 @@ def _gas_lines(gas: IdealGas) -> list[str]:
     ]
     left_out = f"; {gas.left_out} imaginary left out" if gas.left_out else ""
     return [
-        f"ideal gas at {gas.temperature:g} K and {gas.pressure:g} bar, symmetry number {symmetry.number} "
-        f"({found}), multiplicity {gas.multiplicity}{left_out}:",
+        f"ideal gas at {gas.temperature:g} K and {gas.pressure:g} bar, symmetry number "
+        f"{gas.symmetry_number} ({given}{group.name} within {group.tolerance:.2g} Å), "
+        f"multiplicity {gas.multiplicity}{left_out}:",
         f"{'':17}{'RRHO':>17}{'quasi-RRHO':>17}",
         *(f"{name:<17}{plain:17.{n}f}{quasi:17.{n}f}  {unit}" for name, plain, quasi, unit, n in rows),
     ]
@@ -226,9 +225,9 @@ def _gas_report(gas: IdealGas) -> dict[str, Any]:
         "temperature_K": gas.temperature,
         "pressure_bar": gas.pressure,
         "geometry": gas.geometry,
-        "symmetry_number": gas.symmetry.number,
-        "rotation_group": gas.symmetry.group,
-        "symmetry_tolerance_A": gas.symmetry.tolerance,
+        "symmetry_number": gas.symmetry_number,
+        "point_group": gas.point_group.name,
+        "symmetry_tolerance_A": gas.point_group.tolerance,
         "multiplicity": gas.multiplicity,
         "imaginary_left_out": gas.left_out,
         "enthalpy_eV": gas.enthalpy,

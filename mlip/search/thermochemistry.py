@@ -11,7 +11,7 @@ import numpy as np
 
 from mlip.calculators.electrons import multiplicity_of, num_electrons
 from mlip.errors import InputError
-from mlip.search.symmetry import RotationalSymmetry, rotational_symmetry
+from mlip.search.symmetry import PointGroup, point_group
 from mlip.units import BOLTZMANN, INVERSE_CM
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class IdealGas:
         temperature: K.
         pressure: bar.
         geometry: "monatomic", "linear" or "nonlinear".
-        symmetry: Rotational symmetry; its number divides the rotational partition function.
+        point_group: Found in the geometry.
+        symmetry_number: Its own, unless another was given; divides the rotational partition function.
         multiplicity: Spin multiplicity 2S + 1.
         left_out: Imaginary modes, which are left out: one at a transition state, none at a minimum.
         energy: Potential energy, eV.
@@ -56,7 +57,8 @@ class IdealGas:
     temperature: float
     pressure: float
     geometry: str
-    symmetry: RotationalSymmetry
+    point_group: PointGroup
+    symmetry_number: int
     multiplicity: int
     left_out: int
     energy: float
@@ -143,7 +145,7 @@ def ideal_gas(
         vibrations: Of a molecule: not periodic, no atom fixed.
         temperature: K.
         pressure: bar.
-        symmetry: Symmetry number; found by `rotational_symmetry` unless given.
+        symmetry: Symmetry number; that of the point group unless given.
         multiplicity: Spin multiplicity 2S + 1; unless given what the structure says (`atoms.info`, as
             "spin"), else 1 for an even number of electrons, 2 for an odd one.
 
@@ -162,10 +164,9 @@ def ideal_gas(
         raise InputError(
             "the structure is periodic or has fixed atoms, but only a free molecule is an ideal gas"
         )
-    found = rotational_symmetry(atoms)
-    if symmetry is not None:
-        found = RotationalSymmetry(number=symmetry, group="as given", tolerance=found.tolerance)
-    thermo, geometry = _ase_ideal_gas(vibrations, found.number, multiplicity)
+    group = point_group(atoms)
+    number = group.symmetry_number if symmetry is None else symmetry
+    thermo, geometry = _ase_ideal_gas(vibrations, number, multiplicity)
     enthalpy = float(thermo.get_enthalpy(temperature, verbose=False))
     entropy = float(thermo.get_entropy(temperature, pressure=pressure * 1e5, verbose=False))
     frequencies = modes.frequencies[modes.frequencies > 0.0]
@@ -177,7 +178,8 @@ def ideal_gas(
         temperature=temperature,
         pressure=pressure,
         geometry=geometry,
-        symmetry=found,
+        point_group=group,
+        symmetry_number=number,
         multiplicity=multiplicity,
         left_out=len(modes.frequencies) - len(frequencies),
         energy=vibrations.energy,

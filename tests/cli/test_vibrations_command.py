@@ -28,7 +28,7 @@ def test_molecule(run, folder: Path, model_file: Path) -> None:
     assert result.stdout.startswith("water.xyz: H2O, minimum, no imaginary frequency\nrelaxed in ")
     assert "3 translations and 3 rotations projected out" in result.stdout
     assert (
-        "ideal gas at 298.15 K and 1 bar, symmetry number 2 (C2, within 0.1 Å), multiplicity 1"
+        "ideal gas at 298.15 K and 1 bar, symmetry number 2 (C2v within 0.1 Å), multiplicity 1"
         in result.stdout
     )
     assert "quasi-RRHO" in result.stdout
@@ -54,7 +54,7 @@ def test_json_holds_what_the_library_gives(run, folder: Path, model_file: Path) 
     np.testing.assert_allclose(again["frequencies_per_cm"], report["frequencies_per_cm"], atol=0.5)
     thermo = report["thermochemistry"]
     assert (thermo["temperature_K"], thermo["pressure_bar"]) == (400.0, 2.0)
-    assert (thermo["symmetry_number"], thermo["rotation_group"]) == (1, "as given")
+    assert (thermo["symmetry_number"], thermo["point_group"]) == (1, "C2v")
     surface = BatchCalculator(model_file)
     expected = vibrations(read("water-relaxed.xyz"), surface)
     np.testing.assert_allclose(report["frequencies_per_cm"], expected.modes.frequencies, atol=0.1)

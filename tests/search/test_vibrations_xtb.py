@@ -9,7 +9,7 @@ from ase.build import molecule
 
 from mlip.calculators.named import named_calculator
 from mlip.search.minimum import minimum
-from mlip.search.symmetry import rotational_symmetry
+from mlip.search.symmetry import point_group
 
 pytest.importorskip("tblite", reason="tblite is not installed")
 
@@ -36,7 +36,7 @@ def test_frequencies(atoms: Atoms, energy: float, frequencies: list[float], numb
     assert found.vibrations is not None
     assert found.vibrations.energy == pytest.approx(energy, abs=1e-5)
     np.testing.assert_allclose(found.vibrations.modes.frequencies, frequencies, atol=0.5)
-    assert rotational_symmetry(found.vibrations.atoms).number == number
+    assert point_group(found.vibrations.atoms).symmetry_number == number
 
 
 def test_planar_ammonia_is_a_saddle_and_is_left() -> None:
