@@ -30,17 +30,46 @@ def choose_calculator(
     if calculator is None:
         from mlip.calculators import MLIPCalculator
 
-        found = MLIPCalculator(model, device=device, dtype=dtype)
-        return found, {"model": model, "calculator": None, "dtype": dtype, "device": str(found.device)}
+        potential = MLIPCalculator(model, device=device, dtype=dtype)
+        return potential, {**about_model(model, dtype), "device": str(potential.device), "calculator": None}
     if model != DEFAULT_MODEL:
         raise InputError(
             f'--model "{model}" and --calculator "{calculator}" are both given: only one can compute energies'
         )
-    from mlip.calculators.named import named_calculator
+    from mlip.calculators.named import CALCULATORS, named_calculator
 
-    return named_calculator(calculator), {
-        "model": None, "calculator": calculator, "dtype": "float64", "device": "cpu"
-    }  # fmt: skip
+    reference = named_calculator(calculator)
+    about = {"model": None, "model_sha256": None, "level_of_theory": CALCULATORS[calculator].title}
+    return reference, {**about, "dtype": "float64", "device": "cpu", "calculator": calculator}
+
+
+def about_model(model: str, dtype: str) -> dict[str, Any]:
+    """What reports say of the model: as it was asked for, which weights, what it learned, and its precision.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    from mlip.checkpoint import read_header
+
+    return {
+        "model": model,
+        "model_sha256": model_digest(model),
+        "level_of_theory": read_header(model).get("level_of_theory", "unknown"),
+        "dtype": dtype,
+    }
+
+
+def model_digest(model: str) -> str:
+    """The first 16 digits of the SHA-256 of a model's file: which weights made a result.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    import hashlib
+
+    from mlip.checkpoint import resolve_model
+
+    return hashlib.sha256(resolve_model(model).read_bytes()).hexdigest()[:16]
 
 
 def check_computable(atoms: Atoms, calculator: BaseCalculator) -> None:

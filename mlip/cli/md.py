@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import typer
 
 from mlip.cli import EXIT_NOT_CONVERGED
+from mlip.cli.calculator_choice import about_model, model_digest
 from mlip.cli.interruption import SIGNALLED, Interruption
 from mlip.cli.structure_files import check_writable, read_structures
 from mlip.dynamics.records import DynamicsFiles
@@ -154,11 +154,9 @@ def _read(path: Path) -> Atoms:
 def _calculator(model: str, device: str, dtype: str) -> tuple[MLIPCalculator, dict[str, Any]]:
     """The potential, and what makes sure that a resume runs on the same."""
     from mlip.calculators import MLIPCalculator
-    from mlip.checkpoint import resolve_model
 
     calculator = MLIPCalculator(model, device=device, dtype=dtype)
-    digest = hashlib.sha256(resolve_model(model).read_bytes()).hexdigest()[:16]
-    return calculator, {"model": digest, "dtype": dtype}
+    return calculator, {"model": model_digest(model), "dtype": dtype}
 
 
 @contextmanager
@@ -224,8 +222,7 @@ def _report(
     return {
         "command": "md",
         "mlip_version": mlip.__version__,
-        "model": model,
-        "dtype": calculator.parameters["dtype"],
+        **about_model(model, calculator.parameters["dtype"]),
         "device": str(calculator.device),
         "file": str(structure),
         "formula": result.atoms.get_chemical_formula(),

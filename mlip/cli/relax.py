@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlip.cli import EXIT_NOT_CONVERGED
-from mlip.cli.calculator_choice import check_computable
+from mlip.cli.calculator_choice import about_model, check_computable, model_digest
 from mlip.cli.relax_many import Where, is_many, relax_into_database
 from mlip.cli.structure_files import (
     check_writable,
-    model_digest,
     output_format,
     read_structures,
     relaxed_name,
@@ -222,8 +221,7 @@ def _report(
     return {
         "command": "relax",
         "mlip_version": mlip.__version__,
-        "model": model,
-        "dtype": calculator.parameters["dtype"],
+        **about_model(model, calculator.parameters["dtype"]),
         "device": str(calculator.device),
         **{f"{key}" if key != "optimizer" else "optimizer_asked": value for key, value in options.items()},
         "converged": all(result.converged for _, result in records),

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from mlip.cli import EXIT_INTERRUPTED, EXIT_NOT_CONVERGED
+from mlip.cli.calculator_choice import about_model, model_digest
 from mlip.cli.structure_files import (
     check_writable,
     forget_results,
-    model_digest,
     read_structures,
     say_left_out,
     structures_in,
@@ -248,6 +248,7 @@ def _report(run: _Run, out: Path, settings: dict[str, Any], *, as_json: bool) ->
         report = {
             "command": "relax",
             "mlip_version": mlip.__version__,
+            **about_model(settings["model"], settings["dtype"]),
             **settings,
             "output": str(out),
             "converged": run.counts["converged"] == len(rows),

@@ -159,16 +159,3 @@ def write_structures(path: Path, frames: Sequence[Atoms], *, format: str) -> Non
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def model_digest(model: str) -> str:
-    """The first 16 digits of the SHA-256 of a model's file: which weights made a result.
-
-    Raises:
-        InputError: There is no such model.
-    """
-    import hashlib
-
-    from mlip.checkpoint import resolve_model
-
-    return hashlib.sha256(resolve_model(model).read_bytes()).hexdigest()[:16]

@@ -75,8 +75,7 @@ def ts(
     folder = _folder(out, structures or [], guess, tasks)
     engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
     tasks = _checked(tasks, engine)
-    settings = {**chosen, **_identity(model if calculator is None else None)}
-    settings |= {"images": demands.images, "fmax": demands.fmax, "temperature": temperature}
+    settings = {**chosen, "images": demands.images, "fmax": demands.fmax, "temperature": temperature}
     started = time.perf_counter()
     reports = _search(tasks, engine, folder, settings, quiet=as_json)
     if as_json:
@@ -114,7 +113,7 @@ def _search(
 
     for number, task in enumerate(tasks):
         if task.problem is not None:
-            reports[number] = refused(task)
+            reports[number] = refused(task) | {"reused": False, "folder": None}
             print(f"{task.name}: not searched: {task.problem}", file=sys.stderr)
             continue
         found = earlier(places[number], keys[number], settings)
@@ -179,17 +178,6 @@ def _prepare(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder}: cannot be written to: choose another folder with --out")
-
-
-def _identity(model: str | None) -> dict[str, Any]:
-    """A digest of the model's file, so that results of another model are never taken for its own."""
-    if model is None:
-        return {"model_sha256": None}
-    import hashlib
-
-    from mlip.checkpoint import resolve_model
-
-    return {"model_sha256": hashlib.sha256(resolve_model(model).read_bytes()).hexdigest()}
 
 
 def _checked(tasks: list[Task], engine: BaseCalculator) -> list[Task]:

@@ -125,6 +125,11 @@ def test_results_say_which_model_made_them(run, folder: Path, model_file: Path) 
     assert info["model"] == str(model_file)
     assert info["model_sha256"] == hashlib.sha256(model_file.read_bytes()).hexdigest()[:16]
     assert not info["converged"]
+    options = ("water.xyz", "--json", "--steps", 1, "--fmax", 0.5)
+    bundled = json.loads(run("relax", *options).stdout)
+    assert (bundled["model"], bundled["level_of_theory"]) == ("default", "GFN2-xTB")
+    own = json.loads(run("relax", *options, "--model", model_file).stdout)
+    assert (own["model_sha256"], own["level_of_theory"]) == (info["model_sha256"], "none")
 
 
 def test_float32_and_optimizer_are_passed_on(run, folder: Path, model_file: Path) -> None:

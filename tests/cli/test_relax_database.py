@@ -78,6 +78,7 @@ def test_nothing_is_repeated(run, many: Path, model_file: Path, monkeypatch: pyt
     assert first["counts"] == {"converged": 10, "failed": 3}
     assert len(first["structures"]) == 13
     assert first["model_sha256"] == json.loads(again.stdout)["model_sha256"]
+    assert first["level_of_theory"] == "none"
 
 
 def test_an_interruption_at_the_very_start_leaves_no_half_made_database(

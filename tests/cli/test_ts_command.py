@@ -72,6 +72,7 @@ def test_a_folder_is_resumed(run, ends: Path, gfn2) -> None:
     report = json.loads(first.stdout)
     assert first.stderr == ""
     assert (report["command"], report["reached"], report["calculator"]) == ("ts", 1, "tblite")
+    assert (report["model"], report["level_of_theory"]) == (None, "GFN2-xTB")
     assert [(item["name"], item["verdict"], item["reused"]) for item in report["reactions"]] == [
         ("one", "intended", False),
         ("two", "identical ends", False),
