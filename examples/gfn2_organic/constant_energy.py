@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
@@ -14,8 +16,8 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from mlip.calculators.surface import Evaluation, StructureError, Surface
 from mlip.datasets.generation.topology import Topology
 
-TIMESTEP = 1.0
-"""fs: ten steps in a vibration of hydrogen, the most that anyone would take."""
+TIMESTEP = 0.5
+"""fs. With 1 fs, ten steps in a vibration of hydrogen, molecules heat up."""
 LOOK_EVERY = 100
 """Steps between two looks at energy and temperature."""
 HOT = 10.0
@@ -39,42 +41,103 @@ class Course:
     reacted: bool
 
 
+@dataclass
+class Dynamics:
+    """Molecules on their way.
+
+    Attributes:
+        step: Taken so far.
+        moving: Those that have not run away, by their place.
+        looks: Energies, eV/atom, and temperatures, K, of each so far.
+    """
+
+    step: int
+    moving: dict[int, Atoms]
+    looks: dict[int, list[tuple[float, float]]]
+
+    @classmethod
+    def started(cls, structures: Sequence[Atoms], temperature: float, seed: int) -> Dynamics:
+        """With velocities of twice the temperature: of a minimum, half of that goes into bonds."""
+        rng = np.random.default_rng(seed)
+        moving = {n: atoms.copy() for n, atoms in enumerate(structures)}
+        for atoms in moving.values():
+            spread = np.sqrt(2 * units.kB * temperature * atoms.get_masses())[:, None]
+            atoms.set_momenta(spread * rng.normal(size=(len(atoms), 3)))
+            Stationary(atoms)
+            ZeroRotation(atoms)
+        return cls(step=0, moving=moving, looks={n: [] for n in moving})
+
+    @classmethod
+    def read(cls, path: Path, structures: Sequence[Atoms]) -> Dynamics:
+        """As they were written."""
+        with np.load(path, allow_pickle=False) as held:
+            moving = {}
+            for n, atoms in enumerate(structures):
+                if f"positions{n}" in held:
+                    moving[n] = atoms.copy()
+                    moving[n].positions = held[f"positions{n}"]
+                    moving[n].set_momenta(held[f"momenta{n}"])
+            looks = {n: [(e, t) for e, t in held[f"looks{n}"]] for n in range(len(structures))}
+            return cls(step=int(held["step"]), moving=moving, looks=looks)
+
+    def write(self, path: Path) -> None:
+        """Everything that the next step needs."""
+        held = {f"positions{n}": atoms.positions for n, atoms in self.moving.items()}
+        held |= {f"momenta{n}": atoms.get_momenta() for n, atoms in self.moving.items()}
+        held |= {f"looks{n}": np.array(looks).reshape(-1, 2) for n, looks in self.looks.items()}
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, step=self.step, **held)
+        os.replace(temporary, path)
+
+
 def constant_energy(
-    structures: Sequence[Atoms], surface: Surface, *, temperature: float, picoseconds: float, seed: int
+    structures: Sequence[Atoms],
+    surface: Surface,
+    *,
+    temperature: float,
+    picoseconds: float,
+    seed: int,
+    state: Path | None = None,
 ) -> list[Course]:
-    """Velocity Verlet from minima, with velocities of twice the temperature: half of that goes into bonds."""
-    rng = np.random.default_rng(seed)
-    moving = {n: atoms.copy() for n, atoms in enumerate(structures)}
-    for atoms in moving.values():
-        spread = np.sqrt(2 * units.kB * temperature * atoms.get_masses())[:, None]
-        atoms.set_momenta(spread * rng.normal(size=(len(atoms), 3)))
-        Stationary(atoms)
-        ZeroRotation(atoms)
+    """Velocity Verlet from minima. With a file for the state, a call that was stopped goes on from there."""
+    if state is not None and state.exists():
+        run = Dynamics.read(state, structures)
+    else:
+        run = Dynamics.started(structures, temperature, seed)
     steps, dt = round(1000 * picoseconds / TIMESTEP), TIMESTEP * units.fs
-    looks: dict[int, list[tuple[float, float]]] = {n: [] for n in moving}
-    forces = {n: e.forces for n, e in evaluated(moving, surface).items()}
-    begin = time.monotonic()
-    for step in range(1, steps + 1):
-        for n, atoms in moving.items():
+    forces = {n: e.forces for n, e in evaluated(run.moving, surface).items()}
+    begin, before = time.monotonic(), run.step
+    while run.step < steps:
+        for n, atoms in run.moving.items():
             atoms.set_momenta(atoms.get_momenta() + 0.5 * dt * forces[n])
             atoms.positions += dt * atoms.get_velocities()
-        found = evaluated(moving, surface)
-        moving = {n: moving[n] for n in found}
-        for n, atoms in moving.items():
+        found = evaluated(run.moving, surface)
+        run.moving = {n: run.moving[n] for n in found}
+        for n, atoms in run.moving.items():
             forces[n] = found[n].forces
             atoms.set_momenta(atoms.get_momenta() + 0.5 * dt * forces[n])
-        if step % LOOK_EVERY == 0:
-            for n in [n for n, atoms in moving.items() if atoms.get_temperature() > 2 * HOT * temperature]:
-                del moving[n]
-            for n, atoms in moving.items():
-                energy = found[n].energy + atoms.get_kinetic_energy()
-                looks[n].append((energy / len(atoms), atoms.get_temperature()))
-        if step % (100 * LOOK_EVERY) == 0:
-            left = (time.monotonic() - begin) / step * (steps - step)
-            print(f"{step}/{steps} steps, {len(moving)} molecules, {left:.0f} s left", file=sys.stderr)
+        run.step += 1
+        if run.step % LOOK_EVERY == 0:
+            look(run, found, 2 * HOT * temperature)
+        if run.step % (50 * LOOK_EVERY) == 0:
+            if state is not None:
+                run.write(state)
+            left = (time.monotonic() - begin) / (run.step - before) * (steps - run.step)
+            print(
+                f"{run.step}/{steps} steps, {len(run.moving)} molecules, {left:.0f} s left", file=sys.stderr
+            )
     return [
-        ended(atoms, moving.get(n), np.array(looks[n]), picoseconds) for n, atoms in enumerate(structures)
+        ended(atoms, run.moving.get(n), np.array(run.looks[n]), picoseconds)
+        for n, atoms in enumerate(structures)
     ]
+
+
+def look(run: Dynamics, found: dict[int, Evaluation], hottest: float) -> None:
+    """Note energies and temperatures; those that are too hot have run away."""
+    run.moving = {n: atoms for n, atoms in run.moving.items() if atoms.get_temperature() <= hottest}
+    for n, atoms in run.moving.items():
+        energy = found[n].energy + atoms.get_kinetic_energy()
+        run.looks[n].append((energy / len(atoms), atoms.get_temperature()))
 
 
 def evaluated(moving: dict[int, Atoms], surface: Surface) -> dict[int, Evaluation]:

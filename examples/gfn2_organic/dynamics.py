@@ -24,7 +24,7 @@ TOGETHER = 9
 TEMPERATURE = 300.0
 """K."""
 
-Job = tuple[Path, int, list[Frame], float]
+Job = tuple[Path, int, list[Frame], float, Path]
 
 
 def add_dynamics(
@@ -32,7 +32,7 @@ def add_dynamics(
 ) -> None:
     """Write what becomes of `count` molecules of `test.h5`, from their minima, in `picoseconds`.
 
-    Stopped at any moment, the same call goes on after the groups that were finished.
+    Stopped at any moment, the same call goes on where it was.
     """
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     wanted = {"model_sha256": digest, "molecules": count, "picoseconds": picoseconds, "timestep_fs": TIMESTEP}
@@ -41,20 +41,29 @@ def add_dynamics(
         found = json.loads(result.read_text(encoding="utf-8"))
         if {name: found[name] for name in wanted} != wanted:
             sys.exit(f"{result} was begun with other settings: remove it, or give another --run")
+    write(found, result)
     finished = {course["group"] for course in found["courses"]}
     molecules = chosen(H5Dataset(data / "test.h5"), count)
     groups = -(-len(molecules) // TOGETHER)
     todo = [k for k in range(groups) if k not in finished]
-    jobs: list[Job] = [(model, k, molecules[k::groups], picoseconds) for k in todo]
+    jobs: list[Job] = [
+        (model, k, molecules[k::groups], picoseconds, result.with_suffix(f".{k}.npz")) for k in todo
+    ]
     begin = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for done, courses in enumerate(pool.imap_unordered(followed, jobs), start=1):
             found["courses"] += courses
-            temporary = result.with_suffix(".tmp")
-            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
-            os.replace(temporary, result)
+            write(found, result)
+            result.with_suffix(f".{courses[0]['group']}.npz").unlink(missing_ok=True)
             left = (time.monotonic() - begin) / done * (len(todo) - done)
             print(f"{len(finished) + done}/{groups} groups, {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def write(found: dict[str, Any], result: Path) -> None:
+    """What was found so far."""
+    temporary = result.with_suffix(".tmp")
+    temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    os.replace(temporary, result)
 
 
 def chosen(dataset: H5Dataset, count: int) -> list[Frame]:
@@ -73,7 +82,7 @@ def chosen(dataset: H5Dataset, count: int) -> list[Frame]:
 
 def followed(job: Job) -> Sequence[dict[str, Any]]:
     """What became of the molecules of a group."""
-    model, group, molecules, picoseconds = job
+    model, group, molecules, picoseconds, state = job
     surface = BatchCalculator(str(model), dtype="float32")
     courses = constant_energy(
         [bare(frame) for frame in molecules],
@@ -81,6 +90,7 @@ def followed(job: Job) -> Sequence[dict[str, Any]]:
         temperature=TEMPERATURE,
         picoseconds=picoseconds,
         seed=1 + group,
+        state=state,
     )
     return [
         {"group": group, "molecule": frame.molecule, "atoms": len(frame), **asdict(course)}
