@@ -75,14 +75,18 @@ def ts(
     folder = _folder(out, structures or [], guess, tasks)
     engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
     tasks = _checked(tasks, engine)
-    settings = {**chosen, "images": demands.images, "fmax": demands.fmax, "temperature": temperature}
+    said = ("model_sha256", "calculator", "dtype")  # what decides results: not the device
+    settings = {name: chosen[name] for name in said}
+    settings |= {"images": demands.images, "fmax": demands.fmax, "temperature": temperature}
     started = time.perf_counter()
-    reports = _search(tasks, engine, folder, settings, quiet=as_json)
+    several = len(tasks) > 1 or any(path.is_dir() for path in structures or [])
+    places = [folder / task.name if several else folder for task in tasks]
+    reports = _search(tasks, engine, places, settings, quiet=as_json)
     if as_json:
         import mlip
 
         print(json.dumps(
-            {"command": "ts", "mlip_version": mlip.__version__, **settings, "out": str(folder),
+            {"command": "ts", "mlip_version": mlip.__version__, **chosen, **settings, "out": str(folder),
              "reached": sum(report["reached"] for report in reports), "reactions": reports,
              "seconds": round(time.perf_counter() - started, 2)}, indent=2,
         ))  # fmt: skip
@@ -96,13 +100,12 @@ def ts(
 
 
 def _search(
-    tasks: list[Task], engine: BaseCalculator, folder: Path, settings: dict[str, Any], *, quiet: bool
+    tasks: list[Task], engine: BaseCalculator, places: list[Path], settings: dict[str, Any], *, quiet: bool
 ) -> list[dict[str, Any]]:
     """Reports of all reactions, in order; each is written as its search ends."""
     from mlip.cli.ts_output import earlier, key, lines, refused, write
     from mlip.search.transition_state import find_from_guesses, find_transition_states
 
-    places = [folder / task.name if len(tasks) > 1 else folder for task in tasks]
     keys = [key(task, settings) for task in tasks]
     reports: dict[int, dict[str, Any]] = {}
 
@@ -121,7 +124,7 @@ def _search(
             note(number, found, reused=True)
     left = [number for number in range(len(tasks)) if number not in reports]
     if left:
-        _prepare(folder)
+        _prepare(places[left[0]])
     with _progress(len(left)) as show:
 
         def done(which: int, reaction: Reaction) -> None:
@@ -156,6 +159,8 @@ def _folder(out: Path | None, structures: list[Path], guess: Path | None, tasks:
         InputError: The folder above it does not exist, or it is a file or holds the inputs.
     """
     first = guess if guess is not None else structures[0]
+    if first.name in ("", ".."):
+        first = first.resolve()
     name = first.name if first.is_dir() else first.stem if guess is not None else tasks[0].name
     folder = out if out is not None else first.with_name(f"{name}-ts")
     if folder.exists() and not folder.is_dir():
@@ -175,7 +180,7 @@ def _folder(out: Path | None, structures: list[Path], guess: Path | None, tasks:
 def _prepare(folder: Path) -> None:
     import os
 
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder}: cannot be written to: choose another folder with --out")
 

@@ -125,7 +125,10 @@ def _folder(folder: Path) -> list[Task]:
         if match is None:
             tasks.append(attempt(path.stem, path))
         else:
-            halves.setdefault(match["name"], {})[match["end"].lower()[0]] = path
+            ends = halves.setdefault(match["name"], {})
+            other = ends.setdefault(match["end"].lower()[0], path)
+            if other != path:
+                raise InputError(f"{folder}: {other.name} and {path.name} are the same end: rename one")
     for name, ends in halves.items():
         tasks.append(attempt(name, *(ends[end] for end in ("r", "p") if end in ends)))
     if not tasks:

@@ -21,6 +21,9 @@ from mlip.rigid_motions import rigid_motions
 from mlip.search.hessian_update import bofill, updated
 from mlip.search.lockstep import FAILURES, Ask, Hessian, Search, run, side_by_side
 from mlip.search.stationary import AtomSpace, StationaryPoint, minimum_search, with_true_hessians
+from mlip.search.verdict import NOISE
+from mlip.search.vibrations import format_frequency
+from mlip.units import INVERSE_CM, VIBRATIONAL_QUANTUM
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -110,7 +113,8 @@ def reaction_path(
     """Follow the path downhill from a saddle on both sides and relax its ends.
 
     Args:
-        saddle: With a Hessian computed there that has exactly one negative mode.
+        saddle: With a Hessian computed there that has one negative mode; more are taken for noise below
+            10 cm⁻¹.
         calculator: Any ASE calculator, or a `Surface`.
         step: Å√amu.
         points: On each side, at most.
@@ -151,16 +155,22 @@ def downhill_mode(saddle: StationaryPoint) -> tuple[Vector, float]:
     curvature, eV/Å²/amu.
 
     Raises:
-        InputError: There is not exactly one negative mode, so that the path would follow something else.
+        InputError: No mode is negative, or several are by more than `NOISE`.
     """
     if not saddle.exact:
         raise InputError("the Hessian of the saddle was updated, not computed there: compute it first")
     inside = rigid_motions(saddle.atoms).complement
     roots = _roots(saddle.atoms)
     values, vectors = np.linalg.eigh(inside @ (saddle.hessian / np.outer(roots, roots)) @ inside.T)
-    negative = int((values < 0.0).sum())
-    if negative == 0:
+    if values[0] >= 0.0:
         raise InputError("the structure has no negative mode, so no path leads down from it: it is no saddle")
+    quanta = VIBRATIONAL_QUANTUM * np.sqrt(np.maximum(-values, 0.0)) / INVERSE_CM
+    if (quanta > NOISE).sum() > 1:
+        listed = ", ".join(format_frequency(-float(quantum)) for quantum in quanta[quanta > NOISE])
+        raise InputError(
+            f"the structure has several imaginary modes, {listed} cm⁻¹, so more than one path leads down "
+            "from it: refine it to a first-order saddle"
+        )
     mode = vectors[:, 0] @ inside
     return mode * np.sign(mode[np.abs(mode).argmax()]), float(values[0])
 

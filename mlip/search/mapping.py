@@ -14,8 +14,10 @@ from itertools import combinations, islice, permutations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from ase.constraints import FixAtoms
 
 from mlip.alignment import superposed
+from mlip.calculators.electrons import charge_of, multiplicity_of
 from mlip.errors import InputError
 from mlip.search.bonds import bond_changes, bond_matrix
 from mlip.search.isomorphism import fingerprint, isomorphisms
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 MOST_KEPT: Final = 6
 """Bonds changed by an order that is taken as it was given without looking for another."""
+
+SAME_PLACE: Final = 0.01
+"""Å; what must not move between reactant and product may differ by this in their files."""
 
 MOST_CHANGED: Final = 3
 """Bonds broken, and bonds formed, at most, in the search for a mapping."""
@@ -61,6 +66,48 @@ class Mapping:
     formed: list[tuple[int, int]]
     inverted: int
     rmsd: float
+
+
+def conditions_differ(reactant: Atoms, product: Atoms) -> str:
+    """Why two structures lie on different energy surfaces; empty where they do not.
+
+    Raises:
+        InputError: The charge or spin of one is no whole number.
+    """
+    charges = charge_of(reactant) or 0, charge_of(product) or 0
+    spins = multiplicity_of(reactant), multiplicity_of(product)
+    for what, (first, second) in (("net charge", charges), ("multiplicity", spins)):
+        if first != second:
+            return f"the {what} of the reactant is {first}, that of the product {second}: give both the same"
+    if (reactant.pbc != product.pbc).any():
+        names = ["a free molecule" if not a.pbc.any() else f"periodic {a.pbc}" for a in (reactant, product)]
+        return f"the reactant is {names[0]}, the product {names[1]}: give both the same boundary conditions"
+    apart = float(np.abs(reactant.cell.array - product.cell.array).max()) if reactant.pbc.any() else 0.0
+    if apart > SAME_PLACE:
+        return f"the cells of reactant and product differ by {apart:.3g} Å: give both the same cell"
+    return ""
+
+
+def fixed_differ(reactant: Atoms, product: Atoms) -> str:
+    """Why two structures, in the same order, do not hold the same atoms in the same places; empty where they
+    do."""
+    fixed = [
+        sorted({int(k) for one in atoms.constraints if isinstance(one, FixAtoms) for k in one.index})
+        for atoms in (reactant, product)
+    ]
+    if fixed[0] != fixed[1]:
+        return (
+            f"the reactant holds {len(fixed[0])} atoms fixed, the product {len(fixed[1])}, or other ones: "
+            "fix the same in both"
+        )
+    apart = np.linalg.norm(reactant.positions - product.positions, axis=1)[fixed[0]]
+    if apart.max(initial=0.0) > SAME_PLACE:
+        worst = fixed[0][int(apart.argmax())]
+        return (
+            f"atom {worst} is fixed, but {apart.max():.3g} Å apart in reactant and product: give both the "
+            "same places of fixed atoms"
+        )
+    return ""
 
 
 def map_atoms(reactant: Atoms, product: Atoms) -> Mapping:

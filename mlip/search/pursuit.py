@@ -13,7 +13,7 @@ from mlip.rigid_motions import rigid_motions
 from mlip.search.bonds import bond_changes, bond_matrix, describe_changes
 from mlip.search.irc import path_search
 from mlip.search.lockstep import FAILURES, Ask, Search, Tally, side_by_side, tallied
-from mlip.search.mapping import map_atoms
+from mlip.search.mapping import conditions_differ, fixed_differ, map_atoms
 from mlip.search.neb import Band, band_search
 from mlip.search.paths import starting_paths
 from mlip.search.reaction import Reaction, vibrations_of
@@ -89,6 +89,7 @@ class _Findings:
     tally: Tally = field(default_factory=Tally)
     reactant: Vibrations | None = None
     product: Vibrations | None = None
+    ends: tuple[Settled, ...] = ()
     mapping: Mapping | None = None
     band: Band | None = None
     log: list[str] = field(default_factory=list)
@@ -139,6 +140,9 @@ def _between(reactant: Atoms, product: Atoms, state: _Findings) -> Search[Reacti
         formulas = reactant.get_chemical_formula(), product.get_chemical_formula()
         text = f"the reactant is {formulas[0]}, the product {formulas[1]}: no reaction connects them"
         return state.reaction(Verdict(kind="different formulas", text=text))
+    differ = conditions_differ(reactant, product)
+    if differ:
+        return state.reaction(Verdict(kind="different conditions", text=differ))
     try:
         state.mapping = map_atoms(reactant, product)
     except InputError as error:
@@ -146,6 +150,9 @@ def _between(reactant: Atoms, product: Atoms, state: _Findings) -> Search[Reacti
     if not state.mapping.given:
         state.log.append("the atoms of the product were put into the reactant's order")
     ordered = product[state.mapping.order.tolist()]
+    differ = fixed_differ(reactant, ordered)
+    if differ:
+        return state.reaction(Verdict(kind="different conditions", text=differ))
     ordered.set_constraint(reactant.constraints)
     ends = yield from side_by_side(
         [
@@ -161,6 +168,7 @@ def _between(reactant: Atoms, product: Atoms, state: _Findings) -> Search[Reacti
 
 
 def _take_ends(given: tuple[Atoms, Atoms], ends: Sequence[Settled], state: _Findings) -> Verdict | None:
+    state.ends = tuple(ends)
     state.reactant, state.product = ends[0].vibrations, ends[1].vibrations
     for name, start, end in zip(("reactant", "product"), given, ends, strict=True):
         changes = bond_changes(bond_matrix(start), bond_matrix(end.vibrations.atoms))
@@ -361,14 +369,11 @@ def _judged(saddle: Vibrations, path: ReactionPath, state: _Findings) -> Search[
 
 
 def _settled_end(end: StationaryPoint, state: _Findings) -> Search[Settled]:
-    """The end of a path as a sure minimum; the ends asked for are known to be."""
-    for known in (state.reactant, state.product):
-        if (
-            known is not None
-            and abs(known.energy - end.energy) < 1e-3
-            and rmsd(end.atoms, known.atoms) < IDENTICAL
-        ):
-            return Settled(vibrations=known, minimum=True)
+    """The end of a path, relaxed to a minimum; of the ends asked for it is known whether they are one."""
+    for known in state.ends:
+        there = known.vibrations
+        if abs(there.energy - end.energy) < 1e-3 and rmsd(end.atoms, there.atoms) < IDENTICAL:
+            return known
     return (
         yield from settling(
             end.atoms, fmax=state.demands.fmax, steps=MINIMUM_STEPS, quick=state.predicts, start=end

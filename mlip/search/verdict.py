@@ -35,6 +35,7 @@ Kind: TypeAlias = Literal[
     "path not converged",
     "identical ends",
     "different formulas",
+    "different conditions",
     "atoms not matched",
     "end not converged",
     "failed",

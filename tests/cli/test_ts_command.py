@@ -98,6 +98,34 @@ def test_a_folder_is_resumed(run, ends: Path, gfn2) -> None:
     assert Path("pairs-ts/one/result.json").read_text() == kept
 
 
+def test_results_do_not_depend_on_the_device(run, ends: Path, model_file: Path) -> None:
+    write("same.xyz", [molecule("H2O")] * 2)
+    run("ts", "same.xyz", "--model", model_file)
+    held = json.loads(Path("same-ts/result.json").read_text())["settings"]
+    assert set(held) == {"model_sha256", "calculator", "dtype", "images", "fmax", "temperature"}
+
+
+def test_a_folder_of_one_reaction_may_grow(run, ends: Path, model_file: Path, monkeypatch) -> None:
+    """Also where it is the current one."""
+    Path("f").mkdir()
+    write("f/x.xyz", [molecule("H2O")] * 2)
+    monkeypatch.chdir("f")
+    assert run("ts", ".", "--model", model_file).exit_code == 3
+    assert Path("../f-ts/x/result.json").exists()
+    write("y.xyz", [molecule("H2O")] * 2)
+    again = json.loads(run("ts", ".", "--model", model_file, "--json").stdout)
+    assert [(item["name"], item["reused"]) for item in again["reactions"]] == [("x", True), ("y", False)]
+    assert {path.name for path in Path("../f-ts").iterdir()} == {"x", "y"}
+
+
+def test_one_end_in_two_files_is_refused(run, ends: Path, model_file: Path) -> None:
+    Path("f").mkdir()
+    for name in ("A-reactant.xyz", "A_r.xyz", "A-product.xyz"):
+        write(f"f/{name}", molecule("H2O"))
+    message = run.refused("ts", "f", "--model", model_file)
+    assert "A-reactant.xyz and A_r.xyz are the same end: rename one" in message
+
+
 def test_charges_travel(run, ends: Path, gfn2) -> None:
     write("formyl_r.xyz", Atoms("HCO", [(-1.09, 0, 0), (0, 0, 0), (1.10, 0, 0)], info={"charge": 1}))
     write("formyl_p.xyz", Atoms("HCO", [(2.08, 0, 0), (0, 0, 0), (1.13, 0, 0)], info={"charge": 1}))

@@ -102,5 +102,7 @@ def test_refusals() -> None:
         downhill_mode(replace(saddle, exact=False))
     with pytest.raises(InputError, match="no negative mode"):
         downhill_mode(replace(saddle, hessian=np.eye(12)))
+    with pytest.raises(InputError, match=r"several imaginary modes, .*i cm⁻¹"):
+        downhill_mode(replace(saddle, hessian=-np.eye(12)))
     with pytest.raises(InputError, match="both must be positive"):
         reaction_path(saddle, Plane(ring), step=0.0)

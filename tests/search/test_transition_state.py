@@ -12,14 +12,17 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from known_surfaces import Plane, at, ring, where
 
 from mlip.calculators.named import named_calculator
 from mlip.calculators.surface import as_surface
 from mlip.errors import InputError
 from mlip.search.lockstep import run
-from mlip.search.pursuit import Demands, reaction_search
-from mlip.search.reaction import energies
+from mlip.search.pursuit import Demands, _Findings, _settled_end, reaction_search
+from mlip.search.reaction import energies, vibrations_of
+from mlip.search.settling import Settled
+from mlip.search.stationary import find_saddles
 from mlip.search.transition_state import find_from_guesses, find_transition_states
 from mlip.units import KCAL_PER_MOL, VIBRATIONAL_QUANTUM
 
@@ -130,6 +133,60 @@ def test_hopeless_requests() -> None:
         assert found.verdict.kind == "identical ends"
         assert found.reactant is not None
         assert not found.verdict.reached
+
+
+def different(change: str) -> tuple[Atoms, Atoms]:
+    """Two waters that are not on one energy surface."""
+    first = molecule("H2O")
+    first.set_constraint(FixAtoms([0]))
+    second = first.copy()
+    if change == "charge":
+        second.info["total_charge"] = 2
+    elif change == "spin":
+        second.info["spin"] = 3
+    elif change == "periodic":
+        second.set_cell([9, 9, 9])
+        second.pbc = True
+    elif change == "cell":
+        for atoms, edge in ((first, 9.0), (second, 9.5)):
+            atoms.set_cell([edge] * 3)
+            atoms.pbc = True
+    elif change == "fixed":
+        second.set_constraint(FixAtoms([1]))
+    else:
+        second.set_constraint()
+        second.positions += [0.0, 0.5, 0.0]
+        second.set_constraint(FixAtoms([0]))
+    return first, second
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("charge", "the net charge of the reactant is 0, that of the product 2"),
+        ("spin", "the multiplicity of the reactant is 1, that of the product 3"),
+        ("periodic", "the reactant is a free molecule, the product periodic"),
+        ("cell", "the cells of reactant and product differ by 0.5 Å"),
+        ("fixed", "the reactant holds 1 atoms fixed, the product 1, or other ones"),
+        ("moved", "atom 0 is fixed, but 0.5 Å apart"),
+    ],
+)
+def test_ends_on_different_surfaces(change: str, text: str) -> None:
+    """No barrier lies between them, and nothing is computed."""
+    (found,) = find_transition_states([different(change)], EMT())
+    assert found.verdict.kind == "different conditions"
+    assert text in found.verdict.text
+    assert found.evaluations == 0
+
+
+def test_an_end_that_is_no_minimum_is_none_when_met_again() -> None:
+    """What the search knows of the ends that it was given holds for the ends of its path, too."""
+    (saddle,) = find_saddles([at(0.1, 1.0)], Plane(ring), fmax=1e-4, exact_every=1)
+    known = Settled(vibrations=vibrations_of(saddle), minimum=False, why="an imaginary mode remains")
+    state = _Findings(demands=Demands(), predicts=True, ends=(known, known))
+    with pytest.raises(StopIteration) as stopped:
+        next(_settled_end(saddle, state))
+    assert stopped.value.value is known
 
 
 def test_a_surface_that_fails_is_a_verdict_too() -> None:
