@@ -91,4 +91,4 @@ def _with_electrons(base: type[Calculator]) -> type[Calculator]:
 
 
 def _electrons(atoms: Atoms) -> dict[str, int | None]:
-    return {"charge": charge_of(atoms), "multiplicity": spin_of(atoms)}
+    return {"charge": charge_of(atoms), "multiplicity": spin_of(atoms) or None}

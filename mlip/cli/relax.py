@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -93,12 +94,12 @@ def relax(
 ) -> None:
     """Relax molecules, and crystals with --cell, to the nearest minimum.
 
-    Exits 0 when all structures converged, 3 when some did not (what was reached is written all the same), 2
-    when something given cannot be used. Inputs are never overwritten.
+    Exits 0 when all structures converged, 3 when some did not or ran away (what was reached is written all
+    the same), 2 when something given cannot be used. Inputs are never overwritten.
 
     With --out FILE.db any number of structures is relaxed in batches. Each is one row of an ASE database with
     its status, energy, steps and time; what cannot be read or relaxed is a row that says why, and stops
-    nothing. The same command goes on after an interruption and repeats nothing.
+    nothing. The same command goes on after an interruption, tries again what failed and repeats nothing else.
     """
     options: dict[str, Any] = {
         "fmax": fmax, "steps": steps, "optimizer": optimizer, "cell": cell, "pressure_gpa": pressure
@@ -126,23 +127,47 @@ def _relax_each(tasks: list[_Task], where: Where, options: dict[str, Any], *, as
     for task in tasks:
         with _naming(task):
             check_computable(task.atoms, calculator)
-    records, digest = [], model_digest(where.model)
-    for number, task in enumerate(tasks):
-        with _naming(task), _progress(f"{task.label} [{number + 1}/{len(tasks)}]") as show:
+    digest, counting = model_digest(where.model), itertools.count(1)
+
+    def run(task: _Task) -> RelaxResult:
+        with _naming(task), _progress(f"{task.label} [{next(counting)}/{len(tasks)}]") as show:
             result = run_relaxation(
                 task.atoms, calculator, trajectory=task.trajectory, callback=show, **options
             )
         result.atoms.info.update(model=where.model, model_sha256=digest, converged=result.converged)
-        records.append((task, result))
-        if number + 1 == len(tasks) or tasks[number + 1].output != task.output:
-            done = [reached.atoms for written, reached in records if written.output == task.output]
-            write_structures(task.output, done, format=output_format(task.output, frames=len(done)))
-        if not as_json:
-            print(_line(task, result))
+        if result.message:
+            print(f"{task.label}: {result.message}", file=sys.stderr)
+        return result
+
+    records: list[tuple[_Task, RelaxResult]] = []
+    for output, together in itertools.groupby(tasks, key=lambda task: task.output):
+        records += _relax_into(output, list(together), run, quiet=as_json)
     if as_json:
         print(json.dumps(_report(records, calculator, where.model, options), indent=2))
     if not all(result.converged for _, result in records):
         raise typer.Exit(EXIT_NOT_CONVERGED)
+
+
+def _relax_into(
+    output: Path, tasks: list[_Task], run: Callable[[_Task], RelaxResult], *, quiet: bool
+) -> list[tuple[_Task, RelaxResult]]:
+    """Relax the structures of one output and write it; when stopped before the last, with those that are
+    done."""
+    records: list[tuple[_Task, RelaxResult]] = []
+    try:
+        for task in tasks:
+            records.append((task, run(task)))
+            if len(tasks) > 1 and not quiet:
+                print(_line(*records[-1]))
+    finally:
+        if records:
+            done = [result.atoms for _, result in records]
+            write_structures(output, done, format=output_format(output, frames=len(tasks)))
+            if not quiet:
+                of = "" if len(done) == len(tasks) else f" of {len(tasks)}"
+                what = _line(*records[0]) if len(tasks) == 1 else f"{len(done)}{of} structures"
+                print(f"{what} -> {output}")
+    return records
 
 
 def _plan(structures: list[Path], out: Path | None, trajectory: Path | None) -> list[_Task]:
@@ -209,7 +234,7 @@ def _line(task: _Task, result: RelaxResult) -> str:
     pressure = "" if result.pressure_gpa is None else f", pressure {result.pressure_gpa:.3f} GPa"
     return (
         f"{task.label}: {verdict} {steps}, energy {result.energy:.6f} eV ({change:+.6f}), "
-        f"fmax {result.fmax:.4f} eV/Å{pressure} -> {task.output}"
+        f"fmax {result.fmax:.4f} eV/Å{pressure}"
     )
 
 
@@ -232,6 +257,7 @@ def _report(
                 "formula": result.atoms.get_chemical_formula(),
                 "atoms": len(result.atoms),
                 "converged": result.converged,
+                "message": result.message,
                 "steps": result.steps,
                 "optimizer": result.optimizer,
                 "initial_energy_eV": result.initial_energy,

@@ -163,7 +163,7 @@ def _pending(files: list[Path], run: _Run, show: Callable[[Counter[str]], None])
                 origin = Origin(source=_name(path), frame=frame, digest=digest_of(atoms))
                 run.asked.append(origin)
                 known = run.database.find(origin)
-                if known is not None:
+                if known is not None and known.status != "failed":  # what failed may have had another cause
                     run.counts[known.status] += 1
                     continue
                 run.starts.append((origin, atoms))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mlip.calculators.surface import Surface
     from mlip.hessian import HessianMethod
-    from mlip.search.relax import RelaxStep
+    from mlip.search.relax import RelaxResult, RelaxStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,11 @@ class Request:
 
     @property
     def relaxed_file(self) -> Path:
-        """Where the relaxed structure goes."""
+        """Where the relaxed structure goes. The name of a POSCAR alone says its format, not its ending."""
         usual = relaxed_name(self.source, frames=1)
-        return self.file("-relaxed" + usual.suffix)
+        if self.prefix == _usual_prefix(self.source):
+            return usual
+        return self.file("-relaxed" + (usual.suffix if usual.suffix in (".xyz", ".cif") else ".vasp"))
 
 
 def vibrations(
@@ -130,7 +132,7 @@ def vibrations(
     request = Request(
         source=structure, atoms=_read(structure, multiplicity, of_model=calculator is None), relax=relax,
         fmax=fmax, steps=steps, temperature=temperature, hessian=_hessian_method(hessian),
-        prefix=out if out is not None else structure.with_name(structure.stem),
+        prefix=_prefix(structure, out),
     )  # fmt: skip
     if calculator is not None and hessian is not None:
         raise InputError("--hessian is for models: that of a --calculator is by finite differences of forces")
@@ -141,6 +143,21 @@ def vibrations(
         engine, chosen = choose_calculator(model, calculator, device=device, dtype=dtype)
         outcome = job(engine)
     _conclude(structure, outcome, chosen if as_json else None)
+
+
+def _usual_prefix(source: Path) -> Path:
+    return source.with_name(source.stem)
+
+
+def _prefix(source: Path, out: Path | None) -> Path:
+    if out is None:
+        return _usual_prefix(source)
+    if out.is_dir():
+        raise InputError(
+            f"--out {out} is a folder, but must be how the names of the files begin: "
+            f"add that, for instance --out {out / source.stem}"
+        )
+    return out
 
 
 def _read(path: Path, multiplicity: int | None, *, of_model: bool) -> Atoms:
@@ -261,6 +278,14 @@ def refuse_if_moving(request: Request, surface: Surface) -> None:
             f"not at rest: the largest force is {fmax:.3g} eV/Å, above --fmax {request.fmax:g}, and "
             "vibrations are about a point of rest: relax first (--relax)"
         )
+
+
+def not_computed(what: str, end: RelaxResult) -> str:
+    """Why there is nothing of a structure that a relaxation did not bring to rest."""
+    return (
+        f"{what} were not computed, as the relaxation "
+        f"{end.message or 'did not come to rest: give more --steps'}"
+    )
 
 
 def write_relaxed(request: Request, atoms: Atoms) -> None:

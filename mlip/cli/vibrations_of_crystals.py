@@ -12,6 +12,7 @@ from mlip.cli.structure_files import check_writable
 from mlip.cli.vibrations import (
     Outcome,
     Request,
+    not_computed,
     progress,
     refuse_if_moving,
     step_text,
@@ -82,13 +83,17 @@ def plan(
             draw_phonons(found, picture, title=f"{request.source.name}: {found.primitive.symbols}")
             found.save(constants)
             show("elastic constants")
-            moduli, missed = _elastic(atoms, surface) if elastic else (None, "")
+            moduli, missed = _elastic(atoms, surface) if elastic else (None, [])
+        if relaxation is not None and not found.stable:
+            missed.insert(0, f"not a minimum: phonons down to {_lowest(found)}")
         everything = _Found(
             atoms=atoms, relaxation=relaxation, pressure=_pressure(atoms, surface), phonons=found,
             elastic=moduli, files=[str(picture), str(constants)],
         )  # fmt: skip
         return Outcome(
-            text="\n".join(_text(request, everything)), report=_report(request, everything), missed=missed
+            text="\n".join(_text(request, everything)),
+            report=_report(request, everything, converged=not missed),
+            missed="; ".join(missed),
         )
 
     return run
@@ -128,16 +133,16 @@ def _not_at_rest(request: Request, end: RelaxResult) -> Outcome:
     return Outcome(
         text=f"NOT relaxed after {end.steps} steps, fmax {end.fmax:.4f} eV/Å -> {request.relaxed_file}",
         report={"relaxation": _relaxation(request, end), "converged": False},
-        missed="phonons were not computed, as the relaxation did not come to rest: give more --steps",
+        missed=not_computed("phonons", end),
     )
 
 
-def _elastic(atoms: Atoms, surface: Surface) -> tuple[ElasticConstants | None, str]:
+def _elastic(atoms: Atoms, surface: Surface) -> tuple[ElasticConstants | None, list[str]]:
     """Elastic constants, or why there are none: the phonons are reported all the same."""
     try:
-        return elastic_constants(atoms, surface), ""
+        return elastic_constants(atoms, surface), []
     except InputError as error:
-        return None, f"no elastic constants: {error}"
+        return None, [f"no elastic constants: {error}"]
 
 
 def _pressure(atoms: Atoms, surface: Surface) -> float | None:
@@ -152,13 +157,12 @@ def _pressure(atoms: Atoms, surface: Surface) -> float | None:
 def _text(request: Request, found: _Found) -> list[str]:
     waves, end = found.phonons, found.relaxation
     verdict = "no imaginary phonon" if waves.stable else "UNSTABLE"
-    point = ", ".join(f"{value:.3g}" for value in waves.lowest_qpoint)
     lines = [f"{found.atoms.symbols}, primitive cell {waves.primitive.symbols}, {verdict}"]
     if end is not None:
         lines.append(f"relaxed in {end.steps} steps, fmax {end.fmax:.4f} eV/Å -> {request.relaxed_file}")
     if not waves.stable:
         lines.append(
-            f"lowest frequency {format_frequency(waves.lowest_frequency)} cm⁻¹ at ({point}); "
+            f"lowest frequency {_lowest(waves)}; "
             f"{100 * waves.imaginary_fraction:.1f} % of the modes are imaginary, and left out below"
         )
     supercell = "×".join(str(n) for n in np.diag(waves.supercell))
@@ -186,6 +190,11 @@ def _text(request: Request, found: _Found) -> list[str]:
             "thermochemistry make it free (pbc F F F)"
         )
     return lines
+
+
+def _lowest(waves: Phonons) -> str:
+    point = ", ".join(f"{value:.3g}" for value in waves.lowest_qpoint)
+    return f"{format_frequency(waves.lowest_frequency)} cm⁻¹ at ({point})"
 
 
 def _is_molecule_in_a_box(atoms: Atoms) -> bool:
@@ -223,13 +232,13 @@ def _relaxation(request: Request, end: RelaxResult | None) -> dict[str, Any] | N
     }
 
 
-def _report(request: Request, found: _Found) -> dict[str, Any]:
+def _report(request: Request, found: _Found, *, converged: bool) -> dict[str, Any]:
     waves = found.phonons
     return {
         "kind": "crystal",
         "formula": found.atoms.get_chemical_formula(),
         "atoms": len(found.atoms),
-        "converged": True,
+        "converged": converged,
         "relaxation": _relaxation(request, found.relaxation),
         "pressure_GPa": found.pressure,
         "primitive_formula": waves.primitive.get_chemical_formula(),

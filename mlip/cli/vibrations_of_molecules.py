@@ -9,6 +9,7 @@ from mlip.cli.structure_files import check_writable, write_structures
 from mlip.cli.vibrations import (
     Outcome,
     Request,
+    not_computed,
     progress,
     refuse_if_moving,
     step_text,
@@ -96,7 +97,7 @@ def _not_at_rest(request: Request, reached: Minimum | None) -> Outcome:
     return Outcome(
         text=said,
         report={"relaxation": _relaxation(request, reached), "converged": False},
-        missed="vibrations were not computed, as the relaxation did not come to rest: give more --steps",
+        missed=not_computed("vibrations", end),
     )
 
 

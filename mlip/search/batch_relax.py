@@ -20,6 +20,7 @@ from mlip.search.relax import (
     check_options,
     check_structure,
     fixed_atoms,
+    ran_away,
 )
 from mlip.units import GPA
 
@@ -59,7 +60,7 @@ class Outcome:
         place: Which one it was, counted from 0.
         status: "converged", "not converged" (steps used up) or "failed".
         message: Why it failed; empty otherwise.
-        result: The last place that could be evaluated; None where there is none.
+        result: Where it converged, else the lowest place that could be evaluated; None where there is none.
         novelty: Of the atom there that is most unlike those of the training, 1 at the boundary; None where
             the surface does not know.
     """
@@ -262,15 +263,13 @@ class Batch:
         if journey.lowest is not None:
             if journey.lost < GIVE_UP and journey.steps < self.steps and not journey.ending:
                 return "going"
-            journey.message = (
-                f"ran away in step {journey.steps}: {journey.message} "
-                "(the model may not describe this structure)"
-            )
+            journey.message = ran_away(journey.steps, journey.message)
         return "failed"
 
     def _finish(self, journey: _Journey, status: str) -> Outcome:
         lowest = journey.lowest
         result, novelty = None, None
+        message = journey.message if status == "failed" else ""
         if lowest is not None:
             evaluation = lowest.evaluation
             stress = evaluation.stress
@@ -284,10 +283,10 @@ class Batch:
                 optimizer=journey.optimizer,
                 pressure_gpa=None if stress is None else -float(stress[:3].mean()) / GPA,
                 seconds=journey.seconds,
+                message=message,
             )
             if evaluation.novelty is not None:
                 novelty = float(evaluation.novelty.max())
-        message = journey.message if status == "failed" else ""
         return Outcome(place=journey.place, status=status, message=message, result=result, novelty=novelty)
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 ROUNDS: Final = 6
 """Of refinement; enough to tell atoms that differ within six bonds, and what is left the search sorts out."""
 
-_MODULUS: Final = (1 << 61) - 1
-
 
 def refined(
     colours: Int[np.ndarray, " atoms"], bonded: Bool[np.ndarray, "atoms atoms"]

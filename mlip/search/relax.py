@@ -59,8 +59,8 @@ class RelaxResult:
     """The end of a relaxation.
 
     Attributes:
-        atoms: The relaxed structure; its `calc` holds the final energy, forces and, where there is one,
-            stress.
+        atoms: The relaxed structure, or where it ran away the lowest place before (with the optimisers of ASE
+            the last); its `calc` holds the energy, forces and, where there is one, stress found there.
         converged: Whether `fmax` fell to the demanded value within the allowed steps.
         steps: Steps taken.
         initial_energy: Energy at the start, eV.
@@ -70,6 +70,7 @@ class RelaxResult:
         optimizer: Name of the optimiser used, a key of `OPTIMIZERS`.
         pressure_gpa: Pressure at the end, GPa, −tr(σ)/3; None where the cell was kept.
         seconds: Wall time.
+        message: How it ran away, which is to places that cannot be evaluated; empty if it did not.
     """
 
     atoms: Atoms
@@ -81,6 +82,7 @@ class RelaxResult:
     optimizer: str
     pressure_gpa: float | None
     seconds: float
+    message: str = ""
 
 
 def relax(
@@ -97,6 +99,8 @@ def relax(
 ) -> RelaxResult:
     """Relax a copy of `atoms`, honouring its constraints.
 
+    One that runs away is no error: the result holds the last good place, is not converged and says why.
+
     Args:
         atoms: Where to start; not changed.
         calculator: Any ASE calculator with energy and forces (and stress for `cell`).
@@ -110,7 +114,7 @@ def relax(
         callback: Called at the start and after each step.
 
     Raises:
-        InputError: An argument is not as above, or the structure cannot be used.
+        InputError: An argument is not as above, or the structure cannot be used or not be evaluated.
     """
     check_relaxation(
         atoms,
@@ -123,41 +127,22 @@ def relax(
     )
     if optimizer == "auto":
         optimizer = _choose(atoms)
-    started = time.perf_counter()
-    seen: list[RelaxStep] = []
     with _frame_writer(trajectory) as write_frame:
 
         def observe(step: RelaxStep, at: Atoms) -> None:
-            seen.append(step)
             write_frame(at)
             if callback is not None:
                 callback(step)
 
+        pressure = pressure_gpa if cell else None
         if optimizer == "internal":
-            return _by_itself(atoms, calculator, fmax, steps, pressure_gpa if cell else None, observe)
-        atoms = atoms.copy()
-        atoms.calc = calculator
-        try:
-            _minimise(atoms, optimizer, fmax, steps, pressure_gpa if cell else None, observe)
-        except InputError as error:
-            if not seen:  # the structure itself is at fault
-                raise
-            raise InputError(
-                f"the relaxation ran away in step {seen[-1].step + 1}: {error} "
-                "(the model may not describe this structure; --trajectory shows the path)"
-            ) from error
-    final, last = _freeze(atoms), seen[-1]
-    return RelaxResult(
-        atoms=final,
-        converged=last.fmax <= fmax,
-        steps=last.step,
-        initial_energy=seen[0].energy,
-        energy=last.energy,
-        fmax=last.fmax,
-        optimizer=optimizer,
-        pressure_gpa=-float(final.get_stress()[:3].mean()) / GPA if cell else None,
-        seconds=time.perf_counter() - started,
-    )
+            return _by_itself(atoms, calculator, fmax, steps, pressure, observe)
+        return _by_ase(atoms, calculator, optimizer, fmax, steps, pressure, observe)
+
+
+def ran_away(step: int, reason: str) -> str:
+    """Message of a relaxation that came to places which cannot be evaluated."""
+    return f"ran away in step {step}: {reason} (the model may not describe this structure)"
 
 
 def _by_itself(
@@ -168,7 +153,11 @@ def _by_itself(
     pressure_gpa: float | None,
     observe: Callable[[RelaxStep, Atoms], None],
 ) -> RelaxResult:
-    """Relax in internal coordinates: a batch of one structure; keeps the cell if the pressure is None."""
+    """Relax in internal coordinates: a batch of one structure; keeps the cell if the pressure is None.
+
+    Raises:
+        InputError: The structure cannot be evaluated at the start.
+    """
     from mlip.calculators.surface import ASESurface
     from mlip.search.batch_relax import Batch
 
@@ -184,11 +173,56 @@ def _by_itself(
     batch.enter(0, atoms)
     while True:
         for outcome in batch.advance():
-            if outcome.status == "failed":
-                way = "the relaxation " if outcome.result is not None else ""
-                raise InputError(f"{way}{outcome.message}")
-            assert outcome.result is not None
+            if outcome.result is None:
+                raise InputError(outcome.message)
             return outcome.result
+
+
+def _by_ase(
+    atoms: Atoms,
+    calculator: BaseCalculator,
+    optimizer: str,
+    fmax: float,
+    steps: int,
+    pressure_gpa: float | None,
+    observe: Callable[[RelaxStep, Atoms], None],
+) -> RelaxResult:
+    """Relax with an optimiser of ASE; keeps the cell if the pressure is None.
+
+    Raises:
+        InputError: The structure cannot be evaluated at the start.
+    """
+    started = time.perf_counter()
+    seen: list[RelaxStep] = []
+    final, message = atoms, ""
+
+    def note(step: RelaxStep, at: Atoms) -> None:
+        nonlocal final
+        final = _freeze(at)
+        seen.append(step)
+        observe(step, at)
+
+    moving = atoms.copy()
+    moving.calc = calculator
+    try:
+        _minimise(moving, optimizer, fmax, steps, pressure_gpa, note)
+    except InputError as error:
+        if not seen:  # the structure itself is at fault
+            raise
+        message = ran_away(seen[-1].step + 1, str(error))
+    last = seen[-1]
+    return RelaxResult(
+        atoms=final,
+        converged=last.fmax <= fmax and not message,
+        steps=last.step,
+        initial_energy=seen[0].energy,
+        energy=last.energy,
+        fmax=last.fmax,
+        optimizer=optimizer,
+        pressure_gpa=None if pressure_gpa is None else -float(final.get_stress()[:3].mean()) / GPA,
+        seconds=time.perf_counter() - started,
+        message=message,
+    )
 
 
 def _minimise(

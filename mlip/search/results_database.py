@@ -12,10 +12,11 @@ relaxed structure with energy, forces and stress, and as key-value pairs
     reached         largest force reached, eV/Å (with the cell, of its generalised forces, too)
     optimizer       as used
     novelty         of the atom least like those of the training; 1 is the boundary
-    digest          of the starting geometry
+    digest          of the starting structure
 
-Rows that failed hold the starting structure, or no atoms where there was none. The database's metadata say
-with which model and options it was made.
+Rows that failed hold the starting structure, or no atoms where there was none; the same command tries them
+again, as the cause may have been another than the structure. The database's metadata say with which model
+and options it was made.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mlip.calculators.electrons import charge_of, spin_of
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ BETWEEN_COMMITS: Final = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a structure came from: a file as it was named, the frame in it, the digest of its geometry."""
+    """Where a structure came from: a file as it was named, the frame in it, and `digest_of`."""
 
     source: str
     frame: int
@@ -72,14 +74,30 @@ class Row:
 
 
 def digest_of(atoms: Atoms) -> str:
-    """Fingerprint of elements, positions, cell and fixed atoms."""
+    """Fingerprint of elements, positions, cell, constraints, charge and spin."""
+    from ase.io.jsonio import encode
+
     from mlip.search.relax import fixed_atoms
 
     digest = hashlib.sha256()
     fixed = fixed_atoms(atoms)
     for part in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, fixed or []):
         digest.update(np.ascontiguousarray(part).tobytes() + b"|")
+    if fixed is None:
+        digest.update(encode([constraint.todict() for constraint in atoms.constraints]).encode())
+    electrons = _electrons(atoms)
+    if electrons != (0, 1):
+        digest.update(repr(electrons).encode())
     return f"x{digest.hexdigest()[:16]}"  # a letter first: ASE refuses values that look like numbers
+
+
+def _electrons(atoms: Atoms) -> tuple[int, int] | str:
+    """Charge and multiplicity, those that are not said taken for 0 and 1 as models do; why not, if they
+    cannot be understood."""
+    try:
+        return charge_of(atoms) or 0, spin_of(atoms) or 1
+    except InputError as error:
+        return str(error)
 
 
 def check_settings(path: Path, held: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -137,7 +155,6 @@ class ResultsDatabase:
 
             self._database = connect(str(self.path), type="db", use_lock_file=False)
             self._rows = self._read()
-            self._waiting = [waiting for waiting in self._waiting if self.find(waiting[0]) is None]
         self.flush()
 
     def __len__(self) -> int:
@@ -163,8 +180,9 @@ class ResultsDatabase:
         """Write what waits, all of it or, when interrupted, nothing."""
         if self._waiting:
             with self._database:
-                rows = [self._write(*waiting) for waiting in self._waiting]
-            self._rows.update(((row.origin.source, row.origin.frame), row) for row in rows)
+                for origin, start, outcome in self._waiting:
+                    row = self._write(origin, start, outcome)
+                    self._rows[(origin.source, origin.frame)] = row
             self._waiting = []
         self._written = time.monotonic()
 
@@ -191,10 +209,8 @@ class ResultsDatabase:
                 optimizer=result.optimizer,
             )
         old = self._rows.get((origin.source, origin.frame))
-        if old is not None:
-            self._database.delete([old.id])
         atoms = result.atoms if result is not None else start if start is not None else Atoms()
-        number = self._database.write(atoms, **pairs)
+        number = self._database.write(atoms, id=None if old is None else old.id, **pairs)
         return Row(
             id=number,
             origin=origin,

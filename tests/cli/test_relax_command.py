@@ -14,7 +14,9 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 from ase.io import read, write
 
+import mlip.cli.relax
 from mlip.calculators import MLIPCalculator
+from mlip.errors import InputError
 
 
 def test_molecule(run, folder: Path, model_file: Path) -> None:
@@ -65,6 +67,80 @@ def test_not_converged_is_written_all_the_same(run, folder: Path, model_file: Pa
     plain = run("relax", "water.xyz", "--model", model_file, "--steps", 1, "--fmax", 1e-8)
     assert plain.exit_code == 3
     assert "NOT converged after 1 step," in plain.stdout
+
+
+@pytest.fixture
+def water_runs_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Water cannot be evaluated a second time; everything else can."""
+    calculate, seen = MLIPCalculator.calculate, []
+
+    def runaway(self, atoms, properties, system_changes) -> None:
+        if len(atoms) == 3:
+            seen.append(atoms)
+            if len(seen) > 1:
+                raise InputError("the model ends here")
+        calculate(self, atoms, properties, system_changes)
+
+    monkeypatch.setattr(MLIPCalculator, "calculate", runaway)
+
+
+@pytest.mark.parametrize("optimizer", ["auto", "bfgs"])
+def test_one_that_runs_away_is_written_and_the_next_go_on(
+    run, folder: Path, model_file: Path, water_runs_away: None, optimizer: str
+) -> None:
+    result = run("relax", "two.xyz", "--model", model_file, "--json", "--optimizer", optimizer)
+    assert result.exit_code == 3, result.stderr
+    report = json.loads(result.stdout)
+    first, second = report["structures"]
+    assert (report["converged"], first["converged"], second["converged"]) == (False, False, True)
+    assert first["message"].startswith("ran away in step ")
+    assert second["message"] == ""
+    assert result.stderr == f"two.xyz@0: {first['message']}\n"
+    water, methane = read("two-relaxed.xyz", index=":")
+    np.testing.assert_allclose(water.get_all_distances(), read("water.xyz").get_all_distances(), atol=1e-6)
+    assert (len(water), len(methane)) == (3, 5)
+    assert (bool(water.info["converged"]), bool(methane.info["converged"])) == (False, True)
+
+
+def test_what_is_finished_is_written_when_stopped(
+    run, folder: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relax = mlip.cli.relax.run_relaxation
+
+    def stop_at_methane(atoms, *arguments, **options):
+        if len(atoms) == 5:
+            raise KeyboardInterrupt
+        return relax(atoms, *arguments, **options)
+
+    monkeypatch.setattr("mlip.cli.relax.run_relaxation", stop_at_methane)
+    result = run("relax", "two.xyz", "--model", model_file)
+    assert result.exit_code == 130
+    assert result.stdout.splitlines()[1:] == ["1 of 2 structures -> two-relaxed.xyz"]
+    assert len(read("two-relaxed.xyz", index=":")) == 1
+    write("methane.xyz", molecule("CH4"))
+    alone = run("relax", "methane.xyz", "--model", model_file)
+    assert (alone.exit_code, alone.stdout) == (130, "")
+
+
+def test_a_file_is_named_once_it_is_there(
+    run, folder: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = run("relax", "two.xyz", "--model", model_file).stdout.splitlines()
+    assert [line.split(":")[0] for line in said] == [
+        "two.xyz@0",
+        "two.xyz@1",
+        "2 structures -> two-relaxed.xyz",
+    ]
+    assert not any("->" in line for line in said[:2])
+
+    def fail(*arguments, **options) -> None:
+        raise PermissionError(13, "permission denied", "two-relaxed.xyz")
+
+    monkeypatch.setattr("mlip.cli.relax.write_structures", fail)
+    for name in ("two.xyz", "water.xyz"):
+        result = run("relax", name, "--model", model_file)
+        assert result.exit_code == 2
+        assert "->" not in result.stdout
 
 
 def test_crystal_under_pressure_keeps_its_format(run, folder: Path, model_file: Path) -> None:

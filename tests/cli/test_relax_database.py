@@ -18,6 +18,8 @@ from ase.build import bulk, molecule
 from ase.db import connect
 from ase.io import write
 
+from mlip.search.batch_relax import Batch, Outcome
+
 NAMES = ["H2O", "CH4", "CH3OH", "H2CO", "C2H6", "CH3CHO", "C2H4", "HCOOH"]
 
 
@@ -68,17 +70,79 @@ def test_one_row_for_each_structure(run, many: Path, model_file: Path) -> None:
     assert sorted(path.name for path in many.iterdir() if "relaxed" in path.name) == []
 
 
-def test_nothing_is_repeated(run, many: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def entering(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Formulas of the structures that are relaxed from now on."""
+    entered: list[str] = []
+    enter = Batch.enter
+
+    def note(self: Batch, place: int, atoms: Atoms) -> None:
+        entered.append(atoms.get_chemical_formula())
+        enter(self, place, atoms)
+
+    monkeypatch.setattr(Batch, "enter", note)
+    return entered
+
+
+def test_nothing_is_repeated_but_what_failed(
+    run, many: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ("relax", "many", "--model", model_file, "--out", "results.db", "--json")
     first = json.loads(run(*command).stdout)
-    monkeypatch.setattr("mlip.search.batch_relax.Batch.enter", None)
+    entered = entering(monkeypatch)
     again = run(*command)
+    assert sorted(entered) == ["FeO", "HO"]
+    assert len(rows()) == 13
     assert again.exit_code == 3
     assert json.loads(again.stdout)["structures"] == first["structures"]
     assert first["counts"] == {"converged": 10, "failed": 3}
     assert len(first["structures"]) == 13
     assert first["model_sha256"] == json.loads(again.stdout)["model_sha256"]
     assert first["level_of_theory"] == "none"
+
+
+def test_what_was_mended_is_tried_again(run, folder: Path, model_file: Path) -> None:
+    command = ("relax", "water.xyz", "--model", model_file, "--out", "results.db", "--json")
+    water = molecule("H2O")
+
+    def said_now() -> tuple[str, float | None]:
+        write("water.xyz", water, format="extxyz")
+        (found,) = json.loads(run(*command).stdout)["structures"]
+        (row,) = rows()
+        assert row.status == found["status"]
+        return found["status"], row.get("energy")
+
+    assert said_now()[0] == "converged"
+    water.info["charge"] = 1
+    assert said_now() == ("failed", None)
+    (row,) = rows()
+    assert "its charge is 1" in row.message
+    assert "steps" not in row.key_value_pairs
+    del water.info["charge"]
+    status, energy = said_now()
+    assert status == "converged"
+    assert energy is not None
+    assert "message" not in rows()[0].key_value_pairs
+
+
+def test_failures_of_the_surroundings_are_tried_again(
+    run, many: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a worker that was killed: nothing in the structure changes."""
+    command = ("relax", "many/H2O.xyz", "many/two.xyz", "--model", model_file, "--out", "results.db")
+
+    def killed(structures, *arguments, **options):
+        for place, _ in enumerate(structures):
+            yield Outcome(place=place, status="failed", message="killed", result=None, novelty=None)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mlip.search.batch_relax.relax_many", killed)
+        assert run(*command).exit_code == 3
+    assert [row.message for row in rows()] == ["killed"] * 3
+    assert run(*command).exit_code == 0
+    assert [row.status for row in rows()] == ["converged"] * 3
+    entered = entering(monkeypatch)
+    assert run(*command).exit_code == 0
+    assert entered == []
 
 
 def test_an_interruption_at_the_very_start_leaves_no_half_made_database(
@@ -106,12 +170,12 @@ def test_doubtful_structures_are_named(run, many: Path, wary_model_file: Path) -
 def test_changed_and_new_structures_are_done(run, many: Path, model_file: Path) -> None:
     command = ("relax", "many/H2O.xyz", "many/CH4.xyz", "--model", model_file, "--out", "results.db")
     assert run(*command).exit_code == 0
-    before = {row.source: row.id for row in rows()}
+    before = {row.source: (row.id, row.digest, row.energy) for row in rows()}
     changed = molecule("H2O")
     changed.positions *= 0.9
     write("many/H2O.xyz", changed)
     assert run(*command, "many/C2H6.xyz").exit_code == 0
-    after = {row.source: row.id for row in rows()}
+    after = {row.source: (row.id, row.digest, row.energy) for row in rows()}
     assert len(after) == len(rows()) == 3
     assert after["many/CH4.xyz"] == before["many/CH4.xyz"]
     assert after["many/H2O.xyz"] != before["many/H2O.xyz"]

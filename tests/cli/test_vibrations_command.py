@@ -13,7 +13,8 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 from ase.io import read, write
 
-from mlip.calculators import BatchCalculator, OutsideDomainWarning
+from mlip.calculators import BatchCalculator, MLIPCalculator, OutsideDomainWarning
+from mlip.errors import InputError
 from mlip.search.vibrations import vibrations
 
 
@@ -174,6 +175,8 @@ def test_crystal(run, folder: Path, crystal: Path, model_file: Path) -> None:
     assert report["density_of_states"]["mesh"] == [6, 6, 6]
     assert 298.15 in report["thermal_per_primitive_cell"]["temperatures_K"]
     assert np.shape(report["bands"][0]["frequencies_per_cm"])[1] == 6
+    whole = report["stable"] and report["elastic"] is not None
+    assert (result.exit_code == 0) == report["converged"] == whole
     if report["elastic"] is not None:
         assert np.shape(report["elastic"]["stiffness_GPa"]) == (6, 6)
     assert {"diamond-phonons.png", "diamond-phonopy.yaml", "diamond-relaxed.cif"} <= names(folder)
@@ -181,6 +184,61 @@ def test_crystal(run, folder: Path, crystal: Path, model_file: Path) -> None:
     assert plain.exit_code in (0, 3), plain.stderr
     assert "primitive cell C2" in plain.stdout
     assert "at 298.15 K, for each atom: heat capacity" in plain.stdout
+
+
+def test_an_unstable_crystal_is_no_minimum(
+    run, folder: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("phonopy", reason="the phonons extra is not installed")
+    write("cube.cif", bulk("C", "sc", a=2.0))
+    options = ("--model", model_file, "--supercell", "2 2 2", "--dos-mesh", "4 4 4", "--json")
+    relaxed = run("vibrations", "cube.cif", "--relax", *options)
+    assert relaxed.exit_code == 3
+    report = json.loads(relaxed.stdout)
+    assert (report["stable"], report["converged"], report["relaxation"]["converged"]) == (False, False, True)
+    assert "cube.cif: not a minimum: phonons down to " in relaxed.stderr
+    as_it_is = run("vibrations", "cube-relaxed.cif", *options)
+    assert as_it_is.exit_code == 0, as_it_is.stderr
+    report = json.loads(as_it_is.stdout)
+    assert (report["stable"], report["converged"]) == (False, True)
+
+    def none(*arguments, **options) -> None:
+        raise InputError("strains end here")
+
+    monkeypatch.setattr("mlip.cli.vibrations_of_crystals.elastic_constants", none)
+    without = run("vibrations", "cube-relaxed.cif", "--elastic", *options)
+    assert without.exit_code == 3
+    assert json.loads(without.stdout)["converged"] is False
+    assert without.stderr == "cube-relaxed.cif: no elastic constants: strains end here\n"
+
+
+def test_a_relaxation_that_runs_away_is_said(
+    run, folder: Path, crystal: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("phonopy", reason="the phonons extra is not installed")
+    calculate, start = MLIPCalculator.calculate, read(crystal)
+
+    def runaway(self, atoms, properties, system_changes) -> None:
+        if abs(atoms.cell.volume - start.cell.volume) > 1e-6:
+            raise InputError("the model ends here")
+        calculate(self, atoms, properties, system_changes)
+
+    monkeypatch.setattr(MLIPCalculator, "calculate", runaway)
+    result = run("vibrations", crystal, "--relax", "--fmax", 1e-4, "--model", model_file)
+    assert result.exit_code == 3, result.stderr
+    assert "phonons were not computed, as the relaxation ran away in step " in result.stderr
+    assert Path("diamond-relaxed.cif").exists()
+
+
+def test_a_poscar_under_another_name(run, folder: Path, model_file: Path) -> None:
+    pytest.importorskip("phonopy", reason="the phonons extra is not installed")
+    for name in ("POSCAR", "POSCAR.1"):
+        write(name, bulk("C", a=3.6), format="vasp")
+        options = ("--relax", "--model", model_file, "--steps", 0, "--fmax", 1e-9)
+        assert run("vibrations", name, *options, "--out", f"of-{name[7:]}").exit_code == 3
+        assert len(read(f"of-{name[7:]}-relaxed.vasp")) == 2
+        assert run("vibrations", name, *options).exit_code == 3
+    assert {"POSCAR-relaxed", "POSCAR-relaxed.1"} <= names(folder)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +257,8 @@ def test_crystal(run, folder: Path, crystal: Path, model_file: Path) -> None:
         (["water.xyz", "--symmetry", 0], "`symmetry` is 0 but must be a symmetry number"),
         (["water.xyz", "--fmax", -1], "`fmax` is -1.0"),
         (["water.xyz", "--out", "nowhere/water"], "does not exist: create it first"),
+        (["water.xyz", "--out", "."], "--out . is a folder, but must be how the names of the files begin"),
+        (["water.xyz", "--out", ".."], "--out .. is a folder, but"),
         (["water.xyz", "--calculator", "gaussian"], '`calculator` is "gaussian" but must be one of: tblite'),
         (["water.xyz", "--calculator", "tblite", "--model", "m"], "only one can compute energies"),
         (["water.xyz", "--hessian", "guess"], '--hessian is "guess" but must be one of: direct, autograd'),

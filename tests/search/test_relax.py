@@ -170,13 +170,29 @@ class Collapsing(LennardJones):
         super().calculate(atoms, properties, system_changes)
 
 
-def test_a_relaxation_that_runs_away_says_where() -> None:
+@pytest.mark.parametrize("optimizer", ["internal", "bfgs"])
+def test_a_relaxation_that_runs_away_keeps_the_last_good_place(tmp_path, optimizer: str) -> None:
     calculator = Collapsing(sigma=1.0, epsilon=1.0, rc=50.0)
-    with pytest.raises(InputError, match=r"ran away in step \d+: atoms 0 and 1 are too close"):
-        relax(dimer(), calculator, fmax=1e-5)
+    result = relax(dimer(), calculator, fmax=1e-5, optimizer=optimizer, trajectory=tmp_path / "path.xyz")
+    assert not result.converged
+    assert re.match(r"ran away in step \d+: atoms 0 and 1 are too close \(the model may not", result.message)
+    assert result.atoms.get_distance(0, 1) >= 1.15
+    assert result.energy <= result.initial_energy
+    fresh = result.atoms.copy()
+    fresh.calc = lennard_jones()
+    assert result.energy == pytest.approx(fresh.get_potential_energy(), abs=1e-10)
+    assert result.atoms.get_potential_energy() == result.energy
+    assert result.fmax == pytest.approx(np.linalg.norm(fresh.get_forces(), axis=1).max(), abs=1e-10)
+    assert len(read(tmp_path / "path.xyz", index=":")) >= 1
+    assert relax(dimer(), lennard_jones(), optimizer=optimizer).message == ""
+
+
+def test_a_start_that_cannot_be_evaluated_is_refused() -> None:
+    calculator = Collapsing(sigma=1.0, epsilon=1.0, rc=50.0)
     close = Atoms("Ar2", positions=[[0, 0, 0], [1.1, 0, 0]])
-    with pytest.raises(InputError, match=r"^atoms 0 and 1 are too close$"):
-        relax(close, calculator)
+    for optimizer in ("internal", "bfgs"):
+        with pytest.raises(InputError, match=r"^atoms 0 and 1 are too close$"):
+            relax(close, calculator, optimizer=optimizer)
 
 
 def test_no_atoms() -> None:
