@@ -178,7 +178,8 @@ class Stopping(pl.Callback):
         if self.reason:
             return True
         patience = self._config.early_stopping
-        if patience is not None and module.epoch - module.best_epoch >= patience.patience:
+        waited = module.epoch - module.best_epoch
+        if patience is not None and module.is_validated(module.epoch) and waited >= patience.patience:
             self.reason = "early_stopping"
         elif self._config.stop_after is not None and module.epoch >= self._config.stop_after:
             self.reason = "stop_after"

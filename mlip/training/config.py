@@ -21,6 +21,7 @@ from pydantic import (
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Steps = list[tuple[Fraction, NonNegativeFloat]]
 Schedule = NonNegativeFloat | Steps
+Tests = Path | list[Path] | dict[str, Path] | None
 
 
 class Section(BaseModel):
@@ -46,23 +47,39 @@ class Data(Section):
 
     ``valid`` is a file, a number of training frames held out (an integer), or a fraction of them (below 1).
     ``test`` is a file, a list of files, a mapping of names to files, or null. ``split_by: group`` (or
-    ``molecule``, ``reaction``, ``trajectory``) keeps frames that have it in common on one side; copies of a
-    structure stay on one side in any case. ``weights: trajectory`` (or another of these) lets each have the
-    same say in the loss, however many frames it has; the weights in the file count as factors. ``species``
-    lists elements that the model must know beside those in the data.
+    ``molecule``, ``reaction``, ``trajectory``) keeps frames that have it in common on one side; by default it
+    is ``group`` where any frame has one, else ``frame``. Copies of a structure stay on one side in any case.
+    ``weights: trajectory`` (or another of these) lets each have the same say in the loss, however many frames
+    it has; the weights in the file count as factors. ``species`` lists elements that the model must know
+    beside those in the data.
     Relative paths in a configuration file are relative to that file; in an override, to the current folder.
     """
 
     train: Path
     valid: PositiveInt | Annotated[float, Field(gt=0.0, lt=1.0)] | Path
-    test: Path | list[Path] | dict[str, Path] | None = None
+    test: Tests = None
     keys: Keys = Keys()
     format: str | None = None
     species: list[str] = Field(default_factory=list)
     split_seed: NonNegativeInt = 0
-    split_by: Literal["frame", "group", "molecule", "reaction", "trajectory"] = "frame"
+    split_by: Literal["frame", "group", "molecule", "reaction", "trajectory"] | None = None
     weights: Literal["file", "group", "molecule", "reaction", "trajectory"] = "file"
     max_frames: PositiveInt | None = None
+
+    @field_validator("test")
+    @classmethod
+    def _own_names(cls, value: Tests) -> Tests:
+        files = value if isinstance(value, list) else [value] if isinstance(value, Path) else []
+        names = list(value) if isinstance(value, dict) else [file.stem for file in files]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{names.count(name)} files are called `{name}`; give names: {{name: file}}")
+            if name in ("train", "valid"):
+                raise ValueError(
+                    f"`{name}` is the name of the {name} frames themselves in the report; "
+                    "give names: {name: file}"
+                )
+        return value
 
     def test_files(self) -> dict[str, Path]:
         """Test files by name; a file given without a name is called after its stem."""
@@ -183,7 +200,7 @@ class LearningRate(Section):
 
 
 class EarlyStopping(Section):
-    """Stop when the validation loss has not improved for ``patience`` epochs."""
+    """Stop at a validation when its loss has not improved for ``patience`` epochs, or more."""
 
     patience: PositiveInt
 

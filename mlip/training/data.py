@@ -71,7 +71,7 @@ def read_training_frames(
         held = _read(config.valid, config, labels, say)
         valid = _without_isolated(_with_hessian(held, say) if hessians_only else held)
     else:
-        train, valid = _hold_out(usable, config)
+        train, valid = _hold_out(usable, config, say)
     _warn_of_electrons(train, say)
     if config.weights != "file":
         train = balance_weights(train, by=config.weights)
@@ -79,7 +79,7 @@ def read_training_frames(
         name: _without_isolated(_read(file, config, labels, say))
         for name, file in config.test_files().items()
     }
-    for name, part in {"validation": valid, **tests}.items():
+    for name, part in [("validation", valid), *tests.items()]:
         _warn_of_copies(name, part, train, say)
     return TrainingFrames(train=train, valid=valid, tests=tests, isolated=isolated)
 
@@ -112,14 +112,19 @@ def _with_hessian(frames: FrameList, say: Callable[[str], None]) -> FrameList:
     return kept
 
 
-def _hold_out(frames: FrameList, config: Data) -> tuple[list[Frame], list[Frame]]:
+def _hold_out(frames: FrameList, config: Data, say: Callable[[str], None]) -> tuple[list[Frame], list[Frame]]:
     fraction = config.valid / len(frames) if isinstance(config.valid, int) else config.valid
     if not isinstance(fraction, float) or not 0 < fraction < 1:
         raise InputError(
             f"`data.valid` is {config.valid} but {config.train} has {len(frames)} frames to share; "
             "hold out fewer, or give a validation file"
         )
-    train, valid = split_frames(frames, [1 - fraction, fraction], by=config.split_by, seed=config.split_seed)
+    by = config.split_by or ("group" if any(frame.group for frame in frames) else "frame")
+    try:
+        train, valid = split_frames(frames, [1 - fraction, fraction], by=by, seed=config.split_seed)
+    except InputError as error:
+        raise InputError(f"{config.train}, `data.split_by: {by}`: {error}") from None
+    say(f"  {len(valid)} of {len(frames)} frames held out for validation, split by {by}")
     return train, valid
 
 

@@ -108,12 +108,8 @@ def evaluate_file(request: Request, *, say: Callable[[str], None]) -> FileErrors
     for line in frames.report.lines():
         say(line)
     _check(frames, potential.species, request.data)
-    charged = sum(frame.charge not in (None, 0) or frame.spin not in (None, 0, 1) for frame in frames)
-    if charged:
-        say(
-            f"warning: {charged} of {len(frames)} frames have a charge or unpaired electrons, of which the "
-            "model is not told: it gives them the numbers of what it was trained on"
-        )
+    for line in _warnings(frames):
+        say(line)
     packed = pack(frames, potential.cutoff, dtype=DTYPES[request.dtype], source=str(request.data)).to(device)
     predictions, metrics = predict(
         potential,
@@ -162,6 +158,24 @@ def constant_shift(frames: list[Frame], predictions: Predictions) -> str | None:
     )
 
 
+def _warnings(frames: list[Frame]) -> list[str]:
+    """What the errors do not, or cannot, take into account."""
+    lines = []
+    charged = sum(frame.charge not in (None, 0) or frame.spin not in (None, 0, 1) for frame in frames)
+    if charged:
+        lines.append(
+            f"warning: {charged} of {len(frames)} frames have a charge or unpaired electrons, of which the "
+            "model is not told: it gives them the numbers of what it was trained on"
+        )
+    flat = sum(frame.stress is not None and frame.volume == 0.0 for frame in frames)
+    if flat:
+        lines.append(
+            f"warning: {flat} of {len(frames)} frames have a stress but no cell with a volume: their stress "
+            "is passed over"
+        )
+    return lines
+
+
 def _check(frames: list[Frame], species: tuple[int, ...], path: Path) -> None:
     from ase.data import chemical_symbols
 
@@ -198,7 +212,7 @@ def _write(frames: list[Frame], predictions: Predictions, path: Path) -> None:
             atoms.arrays["mlip_forces"] = predictions.forces[mine]
         if frame.forces is not None:
             atoms.arrays["REF_forces"] = frame.forces
-        if predictions.stress is not None:
+        if predictions.stress is not None and np.isfinite(predictions.stress[i]).all():
             atoms.info["mlip_stress"] = full_3x3_to_voigt_6_stress(predictions.stress[i])
         if frame.stress is not None:
             atoms.info["REF_stress"] = full_3x3_to_voigt_6_stress(frame.stress)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
+from mlip.graph import AtomGraph
 from mlip.potential import Potential
 from mlip.training.hessians import with_products
 from mlip.training.loss import Labels
@@ -25,7 +27,7 @@ class Predictions:
     Attributes:
         energy: eV, (structures,).
         forces: eV/Å, (atoms, 3); None where not computed.
-        stress: eV/Å³, (structures, 3, 3); None where not computed.
+        stress: eV/Å³, (structures, 3, 3), NaN for a cell without volume; None where not computed.
         num_atoms: Of each frame.
         reference_energy: eV.
         reference_forces: eV/Å.
@@ -121,12 +123,16 @@ def _outputs(
     try:
         for frames in sequential_shares(len(data), batch_size, rank, world_size):
             batch = data.batch(frames)
+            flat = torch.linalg.det(batch.graph.cell) == 0 if labels.stress else None
             output = potential(
-                batch.graph,
+                batch.graph if flat is None else _with_volume(batch.graph, flat),
                 forces=labels.forces,
                 stress=labels.stress,
                 hessian_of=wanted_hessians(batch, labels),
             )
+            if flat is not None:
+                output["stress"][flat] = torch.nan
+                batch = replace(batch, stress=batch.stress.masked_fill(flat.view(-1, 1, 1), torch.nan))
             if labels.hvp:  # the same displacements each time, so that epochs can be compared
                 generator = torch.Generator().manual_seed(int(frames[0]))
                 output |= with_products(potential, batch.graph, generator=generator)
@@ -135,3 +141,17 @@ def _outputs(
         for parameter in trainable:
             parameter.requires_grad_(True)
         potential.train(was_training)
+
+
+def _with_volume(graph: AtomGraph, flat: Bool[Tensor, " structures"]) -> AtomGraph:
+    """Complete the cells that lack lattice vectors, so that the others of a batch can have a stress.
+
+    No edge passes along a vector that is not periodic, so that energies and forces stay what they are.
+    """
+    from ase.geometry import complete_cell
+
+    cell = graph.cell.clone()
+    for s in flat.nonzero().flatten().tolist():
+        periodic = graph.cell[s] * graph.pbc[s].unsqueeze(1)
+        cell[s] = torch.from_numpy(complete_cell(periodic.double().cpu().numpy())).to(cell)
+    return replace(graph, cell=cell)

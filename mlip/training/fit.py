@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,7 +78,9 @@ def fit(
         _fit_from(trainer, module)
     finished = stopping.reason not in ("signal", "stop_after")
     metrics: dict[str, dict[str, float]] = {}
-    if main and finished and model_file.is_file():
+    if main and finished:
+        if math.isinf(module.best_loss) or not model_file.is_file():
+            keep_last(module.to(device), model_file, stopping.reason or "max_epochs", say)
         metrics = conclude(config, packed, model_file, device, say, relaxations)
     return TrainingResult(
         finished=finished,
@@ -155,6 +158,26 @@ def save_best(module: TrainingModule, path: Path) -> None:
         save_potential(
             module.potential, path, metadata={"metrics": {"valid": errors}, "best_epoch": module.best_epoch}
         )
+
+
+def keep_last(module: TrainingModule, path: Path, reason: str, say: Callable[[str], None]) -> None:
+    """Validate and keep the weights with which a run ended that has no model of a validated epoch.
+
+    Args:
+        module: After its last step, its state saved.
+        path: Of the model.
+        reason: Why the run ended.
+        say: Prints a line.
+
+    Raises:
+        InputError: The validation loss is not finite.
+    """
+    say(
+        f"stopped ({reason}) without a model from a validated epoch: the weights of step {module.step} are "
+        "validated and kept; to go on, set more time or epochs and use --resume"
+    )
+    module.validate_at_last()
+    save_best(module, path)
 
 
 def conclude(

@@ -146,8 +146,7 @@ class TrainingModule(pl.LightningModule):
             "seconds": self._epoch_seconds,
         }
         row |= {f"train_{name}": value for name, value in train.items()}
-        last = self.epoch + 1 == self.config.max_epochs
-        if (self.epoch + 1) % self.config.valid_every == 0 or last:
+        if self.is_validated(self.epoch + 1):
             row |= {f"valid_{name}": value for name, value in self.validate().items()}
         if self._relaxations is not None and self._relaxations.due(self.epoch + 1, self.config.max_epochs):
             with self.ema.applied():
@@ -167,16 +166,35 @@ class TrainingModule(pl.LightningModule):
         """Whether the epoch just finished has the lowest validation loss so far."""
         return self.best_epoch == self.epoch
 
-    def validate(self) -> dict[str, float]:
-        """Errors of the averaged weights on the validation frames, and the loss with its final weights."""
+    def is_validated(self, epoch: int) -> bool:
+        """Whether the validation frames are looked at when that many epochs are done."""
+        return epoch % self.config.valid_every == 0 or epoch == self.config.max_epochs
+
+    def validate_at_last(self) -> None:
+        """Validate on this process alone and note it as the best epoch; not part of what a resume restores.
+
+        Raises:
+            InputError: The loss is not finite, so that there are no weights worth keeping.
+        """
+        errors = self.validate(alone=True)
+        self._check_finite(torch.tensor(errors["loss"]))
+        self.row = {f"valid_{name}": value for name, value in errors.items()}
+        self.best_loss, self.best_epoch = errors["loss"], self.epoch
+
+    def validate(self, *, alone: bool = False) -> dict[str, float]:
+        """Errors of the averaged weights on the validation frames, and the loss with its final weights.
+
+        Args:
+            alone: Whether this process does all of it; by default its share.
+        """
         with self.ema.applied():
             errors = evaluate_errors(
                 self.potential,
                 self._valid,
                 batch_size=self.config.valid_batch_size,
                 labels=self.labels,
-                rank=self.sampler.rank,
-                world_size=self._world_size,
+                rank=0 if alone else self.sampler.rank,
+                world_size=1 if alone else self._world_size,
             )
         return {"loss": self._selection_loss(errors), **errors}
 

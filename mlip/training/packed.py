@@ -105,8 +105,8 @@ class PackedFrames:
 
     @property
     def has_stress(self) -> bool:
-        """Whether there are stresses to compare with, and a cell everywhere to compute one."""
-        return bool(self.stress.isfinite().any()) and bool((torch.linalg.det(self.cell) != 0).all())
+        """Whether there are stresses to compare with, of structures that have a cell to compute one."""
+        return bool((self.stress.isfinite().all(-1).all(-1) & (torch.linalg.det(self.cell) != 0)).any())
 
     @property
     def has_hessians(self) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from mlip.datasets import Frame, read_isolated_atoms
+from mlip.datasets import Frame, LabelKeys, read_isolated_atoms
+from mlip.datasets.read import isolated_atom_energies
 from mlip.errors import InputError
 from mlip.training.config import ReferenceEnergies
 from mlip.training.packed import PackedFrames
@@ -37,7 +39,12 @@ def collect_species(frames: Sequence[Frame], declared: Sequence[str]) -> tuple[i
 
 
 def reference_energies(
-    config: ReferenceEnergies, species: Sequence[int], train: Sequence[Frame], isolated: Sequence[Frame]
+    config: ReferenceEnergies,
+    species: Sequence[int],
+    train: Sequence[Frame],
+    isolated: Sequence[Frame],
+    *,
+    energy_key: str | None = None,
 ) -> dict[int, float]:
     """Energy of each isolated atom, eV, by atomic number.
 
@@ -46,9 +53,10 @@ def reference_energies(
         species: Elements that need one.
         train: Training frames, for the least-squares fit.
         isolated: One-atom frames of the training file.
+        energy_key: Name of the energy in the file of isolated atoms; found by the reader if None.
 
     Raises:
-        InputError: An element has none.
+        InputError: An element has none, or two that differ; the file of isolated atoms cannot be read.
     """
     if config.method == "zero":
         return dict.fromkeys(species, 0.0)
@@ -58,13 +66,11 @@ def reference_energies(
         known = {_atomic_number(symbol, "e0s.values"): value for symbol, value in config.values.items()}
         source, remedy = "`e0s.values`", "add it"
     elif config.file is not None:
-        if not config.file.is_file():
-            raise InputError(f"`e0s.file` {str(config.file)!r} does not exist")
-        known = read_isolated_atoms(config.file)
+        known = _read_isolated_atoms(config.file, energy_key)
         source, remedy = str(config.file), "add it, or use `e0s: least-squares`"
     else:
-        known = {int(f.atomic_numbers[0]): f.energy for f in isolated if f.energy is not None}
         source = "the training file"
+        known = isolated_atom_energies([f for f in isolated if f.energy is not None], where=source)
         remedy = "give a file with isolated atoms as `e0s.file`, or use `e0s: least-squares`"
     missing = [z for z in species if z not in known]
     if missing:
@@ -73,6 +79,21 @@ def reference_energies(
         names = ", ".join(chemical_symbols[z] for z in missing)
         raise InputError(f"{source} has no isolated-atom energy of {names}; {remedy}")
     return {z: known[z] for z in species}
+
+
+def _read_isolated_atoms(file: Path, energy_key: str | None) -> dict[int, float]:
+    """Under the key of the training energies: under another one they may be of another level of theory."""
+    if not file.is_file():
+        raise InputError(f"`e0s.file` {str(file)!r} does not exist")
+    try:
+        return read_isolated_atoms(file, keys=LabelKeys(energy=energy_key))
+    except InputError as error:
+        if energy_key is None:
+            raise
+        raise InputError(
+            f"{error}; `e0s.file` is read with `data.keys.energy`, which is {energy_key!r}: name the "
+            "energies in it so, or write them out, as in `e0s: {H: -13.6}`"
+        ) from None
 
 
 def least_squares_energies(frames: Sequence[Frame], species: Sequence[int]) -> dict[int, float]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from mlip.errors import InputError
 from mlip.potential import Potential
 from mlip.training.build import check_head, check_model, continue_potential, initial_cutoff, make_potential
 from mlip.training.config import TrainConfig, dump, max_weight
-from mlip.training.config_file import check_same_run
+from mlip.training.config_file import as_started, check_same_run
 from mlip.training.data import (
     TrainingFrames,
     check_species,
@@ -116,16 +117,13 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
         )
     state = None
     if resume:
-        state, started_with = load_state(last)
-        check_same_run(config, started_with)
-        if config.max_epochs != (length := started_with["max_epochs"]):
-            say(f"{config.max_epochs} epochs instead of {length}; learning rate and loss weights follow")
+        state, config = _resumed(config, last, say)
     frozen = config.freeze == "backbone"
     labels = Labels.of(config.loss, frozen=frozen)
     no_use = frozen and max_weight(config.loss.hvp) == 0  # of frames without a Hessian
     frames = read_training_frames(config.data, labels, say, hessians_only=no_use)
     species = collect_species(frames.train, config.data.species)
-    for name, part in {"validation": frames.valid, **frames.tests}.items():
+    for name, part in [("validation", frames.valid), *frames.tests.items()]:
         check_species(part, species, name)
     digest = data_hash(frames.train)
     if state is not None and state["data_hash"] != digest:
@@ -139,7 +137,9 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
     if config.init is not None:
         potential = continue_potential(config, species)
     else:
-        e0s = reference_energies(config.e0s, species, frames.train, frames.isolated)
+        e0s = reference_energies(
+            config.e0s, species, frames.train, frames.isolated, energy_key=config.data.keys.energy
+        )
         potential = make_potential(config, species=species, e0s=e0s, statistics=measure(packed.train, e0s))
     check_head(config, potential)
     say(describe(packed, potential))
@@ -160,6 +160,18 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> TrainingResult
         say=say,
         relaxations=relaxations,
     )
+
+
+def _resumed(
+    config: TrainConfig, last: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Any], TrainConfig]:
+    """State of the run to go on with, and its configuration."""
+    state, started_with = load_state(last)
+    config = as_started(config, started_with)
+    check_same_run(config, started_with)
+    if config.max_epochs != (length := started_with["max_epochs"]):
+        say(f"{config.max_epochs} epochs instead of {length}; learning rate and loss weights follow")
+    return state, config
 
 
 def _relaxations(config: TrainConfig, species: Sequence[int]) -> Relaxations | None:

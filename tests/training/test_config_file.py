@@ -10,7 +10,7 @@ import yaml
 
 from mlip.errors import InputError
 from mlip.training.config import dump
-from mlip.training.config_file import check_same_run, load_config, parse_config
+from mlip.training.config_file import as_started, check_same_run, load_config, parse_config
 
 MINIMAL: dict[str, Any] = {"model": "polyad", "data": {"train": "a.xyz", "valid": 0.1}}
 
@@ -98,6 +98,18 @@ def test_short_forms_of_e0s() -> None:
         ({"e0s": {"method": "zero", "file": "x"}}, r"only used with method `isolated`"),
         ({"schedule": {"decay": "exponential", "final": 0}}, r"must be above 0 for an exponential decay"),
         ({"early_stopping": {}}, r"`early_stopping\.patience` is missing"),
+        (
+            {"data": {"train": "a", "valid": 1, "test": ["t1/test.xyz", "t2/test.xyz"]}},
+            r"`data\.test` is .*: 2 files are called `test`; give names: \{name: file\}",
+        ),
+        (
+            {"data": {"train": "a", "valid": 1, "test": "x/valid.xyz"}},
+            r"`data\.test` is .*: `valid` is the name of the valid frames themselves .*; give names:",
+        ),
+        (
+            {"data": {"train": "a", "valid": 1, "test": {"train": "t.xyz"}}},
+            r"`train` is the name of the train",
+        ),
         ({"ema": 1.0}, r"`ema` is 1\.0: input should be less than 1"),
     ],
 )
@@ -154,3 +166,26 @@ def test_a_resumed_run_must_be_the_same() -> None:
         check_same_run(parse(optimizer={"lr": 0.5}), started)
     with pytest.raises(InputError, match=r"`model\.num_channels` is 8 but the run was started with None"):
         check_same_run(parse(model={"name": "polyad", "num_channels": 8}), started)
+
+
+def test_init_must_be_text(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, "init": ["x"]}))
+    with pytest.raises(InputError, match=r"`init` is \['x'\]: input should be a valid string"):
+        load_config(path)
+
+
+def test_a_split_left_open_stays_that_of_the_run() -> None:
+    older = dump(parse(data={"train": "a.xyz", "valid": 0.1, "split_by": "frame"}))
+    assert as_started(parse(), older).data.split_by == "frame"
+    assert as_started(parse(), dump(parse())).data.split_by is None
+    given = parse(data={"train": "a.xyz", "valid": 0.1, "split_by": "group"})
+    assert as_started(given, older) is given
+    with pytest.raises(InputError, match=r"`data\.split_by` is group but the run was started with frame"):
+        check_same_run(given, older)
+
+
+def test_older_runs_may_have_tests_of_one_name() -> None:
+    started = dump(parse())
+    started["data"]["test"] = ["t1/test.xyz", "t2/test.xyz"]
+    check_same_run(parse(), started)

@@ -58,6 +58,25 @@ def test_other_methods(tmp_path: Path) -> None:
     assert reference_energies(ReferenceEnergies(method="zero"), (1, 8), [], []) == {1: 0.0, 8: 0.0}
 
 
+def test_the_file_is_read_under_the_key_of_the_training_energies(tmp_path: Path) -> None:
+    path = tmp_path / "atoms.xyz"
+    path.write_text("1\nenergy=-1.0 dft2_energy=-13.5 config_type=IsolatedAtom\nH 0 0 0\n")
+    config = ReferenceEnergies(method="isolated", file=path)
+    assert reference_energies(config, (1,), [], [], energy_key="dft2_energy") == {1: -13.5}
+    with pytest.raises(
+        InputError, match=r"no frame has the energy key `dft3`.*`data\.keys\.energy`, which is 'dft3': name"
+    ):
+        reference_energies(config, (1,), [], [], energy_key="dft3")
+
+
+def test_isolated_atoms_of_the_training_file_must_agree() -> None:
+    config = ReferenceEnergies(method="isolated")
+    bare = Frame(np.zeros((1, 3)), np.array([1]), info={"config_type": "IsolatedAtom"})
+    assert reference_energies(config, (1,), [], [bare, atom(1, -13.0), atom(1, -13.0)]) == {1: -13.0}
+    with pytest.raises(InputError, match=r"the training file: two isolated H atoms .* -13\.0 and -12\.0 eV"):
+        reference_energies(config, (1,), [], [atom(1, -13.0), atom(1, -12.0)])
+
+
 def test_refusals(tmp_path: Path) -> None:
     path = tmp_path / "atoms.xyz"
     write_frames(path, [atom(1, -13.0)])

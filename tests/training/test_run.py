@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from ase.io import read
 
 from mlip.checkpoint import load_potential, read_header
+from mlip.datasets.write import write_frames
 from mlip.errors import InputError
 from mlip.training.config_file import parse_config
 from mlip.training.logs import CsvLog
+from mlip.training.module import TrainingModule
 from mlip.training.run import TrainingResult, run_training
 
 
@@ -144,9 +147,71 @@ def test_early_stopping(settings: dict[str, Any]) -> None:
     assert result.epoch == 3
 
 
-def test_stress_is_learned(settings: dict[str, Any], tmp_path: Path, crystals) -> None:
-    from mlip.datasets.write import write_frames
+def test_patience_is_judged_at_validations(settings: dict[str, Any]) -> None:
+    result = train(settings, max_epochs=9, valid_every=3, early_stopping={"patience": 2})
+    assert result.epoch >= 6
+    assert result.model is not None
+    rows = CsvLog(Path(settings["output"]) / "log.csv").read()
+    assert [row["epoch"] for row in rows if "valid_loss" in row] == [3, 6, 9][: result.epoch // 3]
+    stuck = train(settings, max_epochs=50, valid_every=3, early_stopping={"patience": 2},
+                  optimizer={"lr": 1e-30}, output=settings["output"] + "2")  # fmt: skip
+    assert (stuck.finished, stuck.reason, stuck.epoch) == (True, "early_stopping", 6)
 
+
+def test_out_of_time_before_a_validation(
+    settings: dict[str, Any], tmp_path: Path, state_differences, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings |= {"valid_every": 3}
+    train(settings, output=str(tmp_path / "whole"))
+    capsys.readouterr()
+    early = train(settings, max_time=1e-9)
+    assert "stopped (max_time) without a model from a validated epoch: the weights of step 1 are" in (
+        capsys.readouterr().err
+    )
+    assert early.model is not None
+    header = read_header(early.model)
+    assert header["metrics"]["valid"] == early.metrics["valid"]
+    assert header["best_epoch"] == 0
+    later = train(settings, max_time=1e-9, resume=True)  # not the model of before
+    assert "the weights of step 2 are" in capsys.readouterr().err
+    assert later.metrics["valid"] != early.metrics["valid"]
+    whole = train(settings, resume=True)
+    assert "stopped" not in capsys.readouterr().err
+    assert state_differences(tmp_path / "whole", tmp_path / "run") == []
+    assert whole.model is not None
+    assert read_header(whole.model)["best_epoch"] == 3
+
+
+def test_a_run_without_weights_worth_keeping_says_so(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingModule, "_selection_loss", lambda module, errors: math.inf)
+    with pytest.raises(InputError, match=r"the loss became NaN or infinite near step 12 .*lower"):
+        train(settings)
+
+
+def test_an_older_run_keeps_its_split(settings: dict[str, Any], data_file: Path, frames) -> None:
+    write_frames(data_file, [replace(f, group=f"g{i // 4}") for i, f in enumerate(frames)])
+    older = settings | {"data": settings["data"] | {"split_by": "frame"}}
+    first = train(older, stop_after=1)
+    assert first.epoch == 1
+    second = train(settings, resume=True)
+    assert (second.finished, second.epoch) == (True, 3)
+
+
+def test_e0s_are_read_under_the_key_of_the_energies(
+    settings: dict[str, Any], tmp_path: Path, data_file: Path
+) -> None:
+    data_file.write_text(data_file.read_text().replace("REF_energy", "dft2_energy"))
+    atoms = tmp_path / "atoms.xyz"
+    atoms.write_text("1\nenergy=-1 dft2_energy=-13.5\nH 0 0 0\n1\nenergy=-2 dft2_energy=-430.0\nO 0 0 0\n")
+    settings["data"]["keys"] = {"energy": "dft2_energy"}
+    result = train(settings, max_epochs=1, e0s={"method": "isolated", "file": str(atoms)})
+    assert result.model is not None
+    assert read_header(result.model)["e0s"] == {"1": -13.5, "8": -430.0}
+
+
+def test_stress_is_learned(settings: dict[str, Any], tmp_path: Path, crystals) -> None:
     path = tmp_path / "crystals.xyz"
     write_frames(path, crystals)
     settings["data"] = {"train": str(path), "valid": 2}

@@ -73,6 +73,30 @@ def test_weights_and_splits_by_trajectory(tmp_path: Path, frames: list[Frame]) -
         read(Data(train=path, valid=0.3, weights="reaction"))
 
 
+def test_groups_stay_together_by_default(tmp_path: Path, data_file: Path, frames: list[Frame]) -> None:
+    path = tmp_path / "groups.xyz"
+    write_frames(path, [replace(f, group=f"g{i // 4}") for i, f in enumerate(frames)])
+    found, lines = read(Data(train=path, valid=4))
+    groups = [{f.group for f in part} for part in (found.train, found.valid)]
+    assert not groups[0] & groups[1]
+    assert "  4 of 23 frames held out for validation, split by group" in lines
+    found, lines = read(Data(train=path, valid=4, split_by="frame"))
+    groups = [{f.group for f in part} for part in (found.train, found.valid)]
+    assert groups[0] & groups[1]
+    assert "  4 of 23 frames held out for validation, split by frame" in lines
+    _, lines = read(Data(train=data_file, valid=4))
+    assert "  4 of 23 frames held out for validation, split by frame" in lines
+    write_frames(path, [replace(f, group="all") for f in frames])
+    with pytest.raises(InputError, match=r"groups\.xyz, `data\.split_by: group`: 1 group sets of 23 frames"):
+        read(Data(train=path, valid=4))
+
+
+def test_a_test_set_does_not_hide_the_validation_frames(data_file: Path, tmp_path: Path, frames) -> None:
+    write_frames(tmp_path / "new.xyz", [replace(f, positions=f.positions * 1.01) for f in frames])
+    _, lines = read(Data(train=data_file, valid=data_file, test={"validation": tmp_path / "new.xyz"}))
+    assert "  warning: 23 of 23 validation frames are training frames, too" in lines
+
+
 def test_copies_of_training_frames_are_pointed_out(tmp_path: Path, data_file: Path, frames) -> None:
     write_frames(tmp_path / "valid.xyz", frames[20:])
     _, lines = read(Data(train=data_file, valid=tmp_path / "valid.xyz", test={"hot": data_file}))
