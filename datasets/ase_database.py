@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -27,6 +29,8 @@ def iter_database(path: Path) -> Iterator[RawFrame]:
     from ase.io.formats import UnknownFileTypeError
 
     try:
+        if path.suffix == ".db":
+            _require_systems(path)
         for row in connect(str(path), append=True).select():
             yield _record(row, path)
     except (
@@ -41,6 +45,15 @@ def iter_database(path: Path) -> Iterator[RawFrame]:
         raise InputError(
             f"{path}: not an ASE database, or a damaged one ({type(error).__name__}: {error})"
         ) from error
+
+
+def _require_systems(path: Path) -> None:
+    """Refuse an SQLite file without ASE's table, which ASE would create in it."""
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'systems'"
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+        if database.execute(query).fetchone() is None:
+            raise InputError(f"{path}: not an ASE database: an SQLite file without the table `systems`")
 
 
 def _record(row: Any, path: Path) -> RawFrame:

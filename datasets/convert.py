@@ -2,7 +2,8 @@
 
 The HDF5 file keeps, as its provenance, which inputs it holds: name, fingerprint, number of frames, what was
 read from where and what was skipped. An input that is there is not read again; one that was interrupted is
-read up to where it stopped, its frames compared with those stored, and goes on from there.
+read up to where it stopped, its frames compared with those stored, and goes on from there. Of one that
+cannot be read to its end, nothing stays.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from mlip.datasets import h5_schema as schema
 from mlip.datasets.digest import frame_digest
 from mlip.datasets.formats import detect_format, format_named
 from mlip.datasets.frames import Frame
 from mlip.datasets.h5_reader import H5Dataset
-from mlip.datasets.h5_schema import KEYS, TEXT_ATTRIBUTES
 from mlip.datasets.h5_writer import H5Writer
 from mlip.datasets.labels import LabelKeys
 from mlip.datasets.read import iter_frames
@@ -103,12 +104,14 @@ def convert(
         format: Of the inputs; by default from each one's ending and content.
         keys: Names of the labels.
         attributes: `level_of_theory`, `source`, `licence`; by default those of the data set, where known.
-        stop: Asked after every frame; True ends the conversion with what there is.
+        stop: Asked after every frame; True ends the conversion with what there is, other formats without a
+            file.
         progress: Told the number of frames now and then.
 
     Raises:
         FileNotFoundError: An input is missing.
-        InputError: An input cannot be read, `out` was not made by a conversion, or levels of theory differ.
+        InputError: An input cannot be read, `out` was not made by a conversion, levels of theory differ, or
+            an input that is there already was read with other names of labels or in another format.
     """
     out = Path(out)
     files = _expanded(inputs)
@@ -116,6 +119,10 @@ def convert(
         raise InputError(f"{out}: is one of the inputs; give another name")
     job = _Job(out, files, format, keys or LabelKeys(), dict(attributes or {}), stop, progress)
     return job.into_hdf5() if out.suffix.lower() in (".h5", ".hdf5") else job.into_other()
+
+
+class _Stopped(Exception):
+    """The caller wishes to stop."""
 
 
 @dataclass
@@ -127,6 +134,8 @@ class _Job:
     attributes: dict[str, str]
     stop: Callable[[], bool]
     progress: Callable[[int], None]
+    committed: float = 0.0  # when
+    written: int = 0  # frames since then
 
     def read(self, path: Path, report: ReadReport) -> Iterator[Frame]:
         """Frames of one input."""
@@ -138,9 +147,15 @@ class _Job:
 
         def frames() -> Iterator[Frame]:
             for path, report in zip(self.files, reports, strict=True):
-                yield from self.read(path, report)
+                for frame in self.read(path, report):
+                    yield frame
+                    if self.stop():
+                        raise _Stopped
 
-        write_frames(self.out, frames())
+        try:
+            write_frames(self.out, frames())
+        except _Stopped:
+            return Conversion(str(self.out), interrupted=True)
         for report in reports:
             result.add(facts_of(report))
         if self.out.suffix != ".db" and result.labelled["hessian"]:
@@ -150,27 +165,23 @@ class _Job:
     def into_hdf5(self) -> Conversion:
         known = self._inputs_there()
         begun = next((facts for facts in known if not facts["complete"]), None)
-        complete = {facts["fingerprint"] for facts in known if facts["complete"]}
+        complete = {facts["fingerprint"]: facts for facts in known if facts["complete"]}
         prints = {path: fingerprint(path) for path in self.files}
         waiting = [path for path in self.files if prints[path] not in complete]
+        for path in self.files:
+            if prints[path] in complete:
+                self._require_alike(complete[prints[path]])
         result = Conversion(str(self.out), already=len(self.files) - len(waiting))
         if begun is not None:
             waiting = self._begun_first(waiting, prints, begun)
         if waiting:
             with H5Writer(self.out, append=True, attributes=self._attributes(waiting[0])) as writer:
                 writer.provenance["inputs"] = known
-                for path in waiting:
-                    if prints[path] in complete:
-                        continue  # the same content twice
-                    if not self._append(writer, path, prints[path]):
-                        result.interrupted = True
-                        break
-                    complete.add(prints[path])
-                known = writer.provenance["inputs"]
+                result.interrupted = not self._add(writer, waiting, prints)
         for facts in known:
             result.add(facts)
         data = H5Dataset(self.out)
-        for key in KEYS:
+        for key in schema.KEYS:
             index = data.index_by(key)
             result.belonging[key] = len(np.unique(index[index >= 0]))
         return result
@@ -184,7 +195,20 @@ class _Job:
             raise InputError(
                 f"{self.out}: exists and was not made by a conversion; give another name, or remove it"
             )
+        schema.require_attributes(self.out, data.attributes, _without_empty(self.attributes))
         return list(inputs or [])
+
+    def _require_alike(self, facts: Mapping[str, Any]) -> None:
+        """See that an input that is there was read as the caller wishes."""
+        wishes: dict[str, tuple[str, Any]] = {"keys": ("names of labels", _named(self.keys))}
+        if self.format is not None:
+            wishes["format"] = ("format", self.format)
+        for name, (words, wish) in wishes.items():
+            if facts[name] != wish:
+                raise InputError(
+                    f"{self.out}: holds {facts['name']} with other {words}: {facts[name] or 'none'}, "
+                    f"not {wish or 'none'}; ask for the same, or write another file"
+                )
 
     def _begun_first(
         self, waiting: list[Path], prints: Mapping[Path, str], begun: Mapping[str, Any]
@@ -195,17 +219,15 @@ class _Job:
         ]
         if not same:
             raise InputError(
-                f"{self.out}: the conversion of {begun['name']} into it was interrupted; give that file, too"
+                f"{self.out}: the conversion of {begun['name']} into it was interrupted; give that file, "
+                f"too, or remove {self.out} to begin anew"
             )
-        if begun["keys"] != _named(self.keys):
-            raise InputError(
-                f"{self.out}: {begun['name']} was begun with other names of labels: {begun['keys'] or 'none'}"
-            )
+        self._require_alike(begun)
         return [same[0], *(p for p in waiting if p != same[0])]
 
     def _attributes(self, first: Path) -> dict[str, str]:
         """What the file says about all of its frames; of an existing one, what must agree with it."""
-        given = {k: v for k, v in self.attributes.items() if v}
+        given = _without_empty(self.attributes)
         return given if self.out.exists() else {**self._own_attributes(first), **given}
 
     def _own_attributes(self, path: Path) -> dict[str, str]:
@@ -215,7 +237,7 @@ class _Job:
         own = {"level_of_theory": known.level_of_theory, "licence": known.licence, "source": path.name}
         if name == "hdf5":
             there = H5Dataset(path).attributes
-            own |= {k: str(there[k]) for k in TEXT_ATTRIBUTES if there.get(k)}
+            own |= {k: str(there[k]) for k in schema.TEXT_ATTRIBUTES if there.get(k)}
         return own
 
     def _check_level(self, writer: H5Writer, path: Path) -> None:
@@ -228,49 +250,77 @@ class _Job:
                 "give another file, or name one for both with --level-of-theory"
             )
 
+    def _add(self, writer: H5Writer, waiting: Sequence[Path], prints: Mapping[Path, str]) -> bool:
+        """Add inputs; False if it was stopped. Whatever goes wrong, what has been read is kept."""
+        entries: list[dict[str, Any]] = writer.provenance["inputs"]
+        complete = {facts["fingerprint"] for facts in entries if facts["complete"]}
+        self.committed = time.monotonic()
+        try:
+            for path in waiting:
+                if prints[path] in complete:
+                    continue  # the same content twice
+                if not self._append(writer, path, prints[path]):
+                    return False
+                complete.add(prints[path])
+        except BaseException:
+            if entries or self.out.exists():
+                writer.commit()
+            raise
+        return True
+
     def _append(self, writer: H5Writer, path: Path, print_: str) -> bool:
-        """Add one input, or what is missing of it; False if it was stopped."""
+        """Add one input, or what is missing of it; False if it was stopped. Nothing stays of one that cannot
+        be read to its end."""
         self._check_level(writer, path)
         entries: list[dict[str, Any]] = writer.provenance["inputs"]
-        stored: list[int] = []
-        if entries and not entries[-1]["complete"]:
-            count = entries.pop()["frames"]
-            stored = H5Dataset(self.out).checksums()[-count:] if count else []
-        report = ReadReport()
-        facts = {"name": path.name, "fingerprint": print_, "keys": _named(self.keys), "complete": False}
-        entries.append({**facts, **facts_of(report)})
-        frames, last = 0, time.monotonic()
+        begun = next((facts["frames"] for facts in entries[-1:] if not facts["complete"]), None)
+        place, start = len(entries) - (begun is not None), len(writer) - (begun or 0)
+        stored = H5Dataset(self.out).checksums()[start:] if begun else []
+        report, seen = ReadReport(), 0
 
-        def commit(*, complete: bool) -> None:
-            entries[-1] = {**facts, **facts_of(report), "complete": complete}
-            writer.commit()
+        def note(*, complete: bool = False) -> None:
+            if complete or seen >= max(1, len(stored)):  # else what is said of the stored frames stays
+                facts = {"name": path.name, "fingerprint": print_, "keys": _named(self.keys)}
+                entries[place:] = [{**facts, **facts_of(report), "frames": seen, "complete": complete}]
 
         try:
-            for frames, frame in enumerate(self.read(path, report), start=1):
-                if frames <= len(stored):
-                    if frame_digest(frame) != stored[frames - 1]:
-                        raise InputError(
-                            f"{path}: frame {frames - 1} is not the one that {self.out} holds of it; "
-                            "remove that file to begin anew"
-                        )
-                    continue
-                writer.write(frame)
-                if frames % 1000 == 0:
-                    self.progress(len(writer))
-                if frames % COMMIT_FRAMES == 0 or time.monotonic() - last > COMMIT_SECONDS:
-                    commit(complete=False)
-                    last = time.monotonic()
+            for frame in self.read(path, report):
+                if seen >= len(stored):
+                    writer.write(frame)
+                elif frame_digest(frame) != stored[seen]:
+                    raise InputError(
+                        f"{path}: frame {seen} is not the one that {self.out} holds of it; "
+                        f"remove {self.out} to begin anew"
+                    )
+                seen += 1
                 if self.stop():
-                    commit(complete=False)
+                    note()
                     return False
-            if frames < len(stored):
+                if seen > len(stored) and self._commit_is_due():
+                    note()
+                    writer.commit()
+                if seen % 1000 == 0:
+                    self.progress(len(writer))
+            if seen < len(stored):
                 raise InputError(f"{path}: holds fewer frames than {self.out} has of it")
-        except InputError:
-            if frames > len(stored) and len(entries) > 1:
-                commit(complete=False)
+        except BaseException as error:
+            if isinstance(error, InputError) and seen >= len(stored):
+                seen = 0
+                del entries[place:], stored[:]
+            note()
+            writer.truncate(start + max(seen, len(stored)))
             raise
-        entries[-1] = {**facts, **facts_of(report), "complete": True}
+        note(complete=True)
         self.progress(len(writer))
+        return True
+
+    def _commit_is_due(self) -> bool:
+        """Counts one more frame, and begins anew when it says so."""
+        self.written += 1
+        now = time.monotonic()
+        if self.written < COMMIT_FRAMES and now - self.committed <= COMMIT_SECONDS:
+            return False
+        self.written, self.committed = 0, now
         return True
 
 
@@ -296,6 +346,10 @@ def fingerprint(path: Path) -> str:
             stream.seek(start)
             h.update(stream.read(_SAMPLE_BYTES))
     return h.hexdigest()
+
+
+def _without_empty(attributes: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in attributes.items() if value}
 
 
 def _named(keys: LabelKeys) -> dict[str, str]:

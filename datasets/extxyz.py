@@ -11,6 +11,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -38,7 +39,7 @@ def iter_extxyz(path: Path) -> Iterator[RawFrame]:
     try:
         with _open(path) as stream:
             yield from _frames(stream, path)
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, OSError) as error:
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
         raise InputError(f"{path}: the compressed file is damaged or cut short ({error})") from error

@@ -7,6 +7,7 @@ import gzip
 import importlib
 import lzma
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def _json_flavour(path: Path) -> str:
     try:
         with _open(path) as stream:
             head = stream.read(256)
-    except (EOFError, OSError):
+    except (EOFError, OSError, zlib.error):
         pass  # the reader says what is wrong
     if _MPTRJ.match(head):
         return "mptrj"

@@ -124,7 +124,12 @@ class H5Dataset(Sequence[Frame]):
         start, stop = file.span("frames/end", i)
         labels = int(row("frames/labels", i))
         text_start, text_stop = file.span("frames/info_end", i)
-        info = json.loads(rows("info", text_start, text_stop).tobytes()) if text_stop > text_start else {}
+        try:
+            info = json.loads(rows("info", text_start, text_stop).tobytes()) if text_stop > text_start else {}
+        except ValueError as error:  # JSON or UTF-8
+            raise InputError(
+                f"{self.path}: `info` of frame {i} is not JSON ({error}); the file is damaged"
+            ) from error
         return Frame(
             positions=rows("atoms/positions", start, stop),
             atomic_numbers=rows("atoms/atomic_numbers", start, stop),

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -166,6 +166,20 @@ def extend(dataset: h5py.Dataset, values: np.ndarray) -> None:
     old = dataset.shape[0]
     dataset.resize(old + len(values), axis=0)
     dataset[old:] = values
+
+
+def require_attributes(path: Path, there: Mapping[str, Any], wanted: Mapping[str, str]) -> None:
+    """Refuse to add frames that differ in an attribute of the root.
+
+    Raises:
+        InputError: Names the first attribute that does, with both values.
+    """
+    for name, value in wanted.items():
+        if (found := there.get(name)) != value:
+            raise InputError(
+                f"{path}: has {name} {found!r}, so frames of {name} {value!r} cannot be added to it; "
+                "name the same, or write another file"
+            )
 
 
 @contextlib.contextmanager

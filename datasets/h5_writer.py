@@ -60,6 +60,7 @@ class H5Writer:
         self._atoms = self._numbers = 0
         self._names: dict[str, int] = {}
         self._new_names: list[str] = []
+        self._names_there = 0
         self._temporary: Path | None = None
         self._journal: Journal | None = None
         self._medium: JournaledFile | None = None
@@ -116,6 +117,28 @@ class H5Writer:
         for frame in frames:
             self.write(frame)
 
+    def truncate(self, frames: int) -> None:
+        """Drop all frames after the first ones, and what an interrupted `write` left of others.
+
+        The next commit makes that part of the file, of frames that were committed before, too: a program that
+        reads those at that moment may find other numbers in them.
+        """
+        file = self._file
+        there = min(frames, int(file.attrs["frames"]))
+        kept = self._buffer[: frames - there]
+        rows = {"frames": there}
+        for part, end in (("atoms", "end"), ("info", "info_end"), ("hessians", "hessian_end")):
+            rows[part] = int(file[f"frames/{end}"][there - 1]) if there else 0
+        rows["names/end"] = self._names_there
+        rows["names/text"] = int(file["names/end"][self._names_there - 1]) if self._names_there else 0
+        rows["provenance"] = file["provenance"].shape[0]
+        for name in schema.COLUMNS:
+            file[name].resize(rows.get(name, rows.get(name.split("/")[0])), axis=0)
+        file.attrs["frames"], file.attrs["atoms"] = there, rows["atoms"]
+        self._buffer, self._atoms, self._numbers, self._new_names = [], 0, 0, []
+        self._names = _last_names(file)
+        self.write_many(kept)
+
     def commit(self) -> None:
         """Make all frames written so far part of `path`."""
         if self._file is None or self._medium is None:
@@ -154,12 +177,7 @@ class H5Writer:
     def _open_existing(self, h5py: Any) -> None:
         with schema.open_checked(self.path) as (file, _, _):
             there = schema.attributes_of(file)
-        for name, value in self._attributes.items():
-            if there[name] != value:
-                raise InputError(
-                    f"{self.path}: has {name} {there[name]!r}, "
-                    f"so frames of {name} {value!r} cannot be added to it"
-                )
+        schema.require_attributes(self.path, there, self._attributes)
         self._journal = recover(self.path)
         self._medium = JournaledFile(self.path)
         self._file = h5py.File(self._medium, "r+")
@@ -169,6 +187,7 @@ class H5Writer:
         text = self._file["provenance"][()].tobytes()
         self.provenance = json.loads(text) if text else {}
         self._names = _last_names(self._file)
+        self._names_there = self._file["names/end"].shape[0]
 
     def _flush(self) -> None:
         """Move the buffer into the file."""
@@ -185,6 +204,7 @@ class H5Writer:
             start = file["names/text"].shape[0]
             schema.extend(file["names/text"], np.frombuffer(b"".join(texts), dtype=np.uint8))
             schema.extend(file["names/end"], start + np.cumsum([len(t) for t in texts], dtype=np.int64))
+            self._names_there = file["names/end"].shape[0]
         file.attrs["frames"] = int(file.attrs["frames"]) + len(self._buffer)
         file.attrs["atoms"] = int(file.attrs["atoms"]) + self._atoms
         self._buffer, self._atoms, self._numbers, self._new_names = [], 0, 0, []

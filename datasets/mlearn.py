@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -42,7 +43,7 @@ def iter_mlearn(path: Path, report: ReadReport) -> Iterator[Frame]:
     try:
         with open_json(path) as stream:
             entries = json.load(stream)
-    except (json.JSONDecodeError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not complete JSON ({error})") from error
     if not isinstance(entries, list):
         raise InputError(f"{path}: must hold a list of structures, but holds a {type(entries).__name__}")

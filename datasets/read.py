@@ -100,9 +100,16 @@ def read_isolated_atoms(path: str | Path, *, keys: LabelKeys | None = None) -> d
     Frames marked `config_type=IsolatedAtom` count; if none is marked, all frames of one atom without
     periodicity.
 
+    Args:
+        path: See `iter_frames`.
+        keys: Names of the labels, of which that of the energy counts, and that where formats fix no names.
+
     Raises:
         InputError: There are none, one has no energy, or two of an element differ by more than 1 µeV.
     """
+    if keys is not None:
+        named = Path(path).is_file() and format_named(detect_format(Path(path))).named
+        keys = LabelKeys(energy=keys.energy if named else None)
     frames = list(iter_frames(path, keys=keys))
     chosen = [f for f in frames if f.is_isolated_atom]
     if not chosen:

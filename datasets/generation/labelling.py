@@ -92,7 +92,7 @@ class TBLite:
 
 
 class ASELabels:
-    """Any ASE calculator as a labeller."""
+    """Any ASE calculator as a labeller; what it refuses, as our models a charge or spin, has no label."""
 
     def __init__(self, particles: Particles, calculator: BaseCalculator) -> None:
         from ase import Atoms
@@ -108,7 +108,7 @@ class ASELabels:
         try:
             energy = float(self._atoms.get_potential_energy())
             forces = np.array(self._atoms.get_forces(), dtype=np.float64)
-        except CalculatorError as error:
+        except (CalculatorError, InputError) as error:
             raise LabelError(str(error)) from error
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise LabelError("numbers that are not finite")

@@ -76,7 +76,7 @@ def _json(value: bytes, *, where: str) -> Any:
     data = decompress(value, where=where, largest=_LARGEST)
     try:
         return json.loads(data, object_hook=_array_or_dict)
-    except (ValueError, RecursionError, InputError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{where}: is not complete JSON ({error})") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -95,7 +96,7 @@ class _Text:
             data = self._stream.read(count)
             self._ended = not data
             self._text = self._text[self._at :] + self._utf8.decode(data, final=self._ended)
-        except (EOFError, OSError, UnicodeDecodeError) as error:
+        except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
             raise self.error(str(error)) from error
         self._at = 0
         return not self._ended

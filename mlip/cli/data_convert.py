@@ -53,7 +53,8 @@ def convert(
     from mlip.cli.interruption import SIGNALLED, Interruption
     from mlip.datasets.convert import convert as run
 
-    if out.suffix.lower() not in (".h5", ".hdf5"):
+    resumable = out.suffix.lower() in (".h5", ".hdf5")
+    if not resumable:
         check_new(out, inputs=inputs, force=force)
     elif force and out.exists():
         raise InputError(f"{out}: is extended, not replaced: to start anew, remove it first")
@@ -78,10 +79,11 @@ def convert(
         print("\r\x1b[K", end="", file=sys.stderr)
     if as_json:
         print_json({"command": "data convert", "inputs": [str(p) for p in inputs], **_facts(result)})
-    else:
+    elif resumable or not result.interrupted:
         print_table("", ["", ""], _rows(result))
     if result.interrupted:
-        print(f"{out}: interrupted; the same command goes on from here", file=sys.stderr)
+        outcome = "the same command goes on from here" if resumable else "nothing was written"
+        print(f"{out}: interrupted; {outcome}", file=sys.stderr)
         raise typer.Exit(SIGNALLED + stop.number)
 
 

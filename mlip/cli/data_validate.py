@@ -61,7 +61,7 @@ def validate(
         check_new(fix, inputs=[file], force=force)
     keys = label_keys(energy_key, forces_key, stress_key, virial_key, group_key)
     frames = read_frames(file, keys=keys, format=format, check=False)
-    e0s = None if isolated_atoms is None else read_isolated_atoms(isolated_atoms)
+    e0s = None if isolated_atoms is None else read_isolated_atoms(isolated_atoms, keys=keys)
     wanted = [r.strip() for r in require.split(",") if r.strip()]
     findings = validate_frames(frames, require=wanted, e0s=e0s)
     sound = None if fix is None else without_faults(frames, findings)

@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,7 +80,7 @@ def generate(
     plan = shards.make_plan(
         sources, seed=seed, level_of_theory=theory, licence=licence, about="mlip data generate"
     )
-    _try(make_labeller, sources)
+    _require_known(calculator, sources)
     shards.write_plan(out, plan)
     with Interruption() as interruption, _progress() as show:
         done = shards.run(
@@ -102,9 +103,10 @@ def _labels(calculator: str) -> tuple[MakeLabeller, str]:
     if calculator == "tblite":
         return TBLite, TBLite.level_of_theory
     from mlip.checkpoint import resolve_model
+    from mlip.cli.calculator_choice import model_digest
 
     path = resolve_model(calculator)
-    return functools.partial(_model_labels, path), f"model {path.name}"
+    return functools.partial(_model_labels, path), f"model {path.name} ({model_digest(calculator)})"
 
 
 def _model_labels(path: Path, particles: Particles) -> Labeller:
@@ -120,35 +122,46 @@ def _model(path: Path) -> Any:
     return MLIPCalculator(path)
 
 
-def _try(make_labeller: MakeLabeller, sources: list[Source]) -> None:
+def _require_known(calculator: str, sources: list[Source]) -> None:
     """Fail now, not in a worker, where a package is missing or an element is unknown."""
     import numpy as np
 
-    from mlip.datasets.generation.labelling import LabelError, Particles
+    from mlip.datasets.generation.labelling import LabelError, Particles, TBLite
     from mlip.datasets.generation.recipes import elements_of
 
-    for number in sorted({z for s in sources for z in elements_of(s)}):
-        label = make_labeller(Particles(np.array([number]), spin=1 + number % 2))
+    numbers = np.array(sorted({z for s in sources for z in elements_of(s)}))
+    if calculator != "tblite":
+        import torch
+
+        from mlip.checkpoint import resolve_model
+
+        _model(resolve_model(calculator)).potential.check_species(torch.from_numpy(numbers))
+        return
+    for number in numbers:
+        label = TBLite(Particles(np.array([number]), spin=1 + number % 2))
         with suppress(LabelError):  # lone atoms may be hard, the element is known all the same
             label(np.zeros((1, 3)))
 
 
 def _sources(files: list[Path], amounts: Amounts, *, paths: bool, dimers: int, seed: int) -> list[Source]:
-    """Everything in the files, and the dimers; a molecule that is there twice counts once."""
+    """Everything in the files, and the dimers; a file or SMILES that is there twice counts once."""
     from mlip.datasets.generation.recipes import Source
 
-    out: dict[str, Source] = {}
+    out: list[Source] = []
     smiles: dict[str, None] = {}
+    files = list({path.resolve(): path for path in files}.values())
+    names = Counter(path.name for path in files)
     for path in files:
         if path.suffix.lower() in SMILES_ENDINGS:
             smiles.update(dict.fromkeys(_smiles(path)))
         else:
-            out.update({s.name: s for s in _structures(path, amounts, paths=paths)})
+            name = path.name if names[path.name] == 1 else path.as_posix()
+            out += _structures(path, name, amounts, paths=paths)
     if dimers and not smiles:
         raise InputError(f"`--dimers` is {dimers}, but no molecule is given as SMILES to make them of")
     for name in [*smiles, *_pairs(list(smiles), dimers, seed)]:
-        out[name] = Source(name=name, smiles=name, group=name, amounts=amounts)
-    return list(out.values())
+        out.append(Source(name=name, smiles=name, group=name, amounts=amounts))
+    return out
 
 
 def _smiles(path: Path) -> Iterator[str]:
@@ -168,7 +181,7 @@ def _smiles(path: Path) -> Iterator[str]:
         yield str(Chem.MolToSmiles(mol))
 
 
-def _structures(path: Path, amounts: Amounts, *, paths: bool) -> Iterator[Source]:
+def _structures(path: Path, name: str, amounts: Amounts, *, paths: bool) -> Iterator[Source]:
     from mlip.cli.structure_files import read_structures
     from mlip.datasets.generation.recipes import Source
 
@@ -176,25 +189,32 @@ def _structures(path: Path, amounts: Amounts, *, paths: bool) -> Iterator[Source
     for k, atoms in enumerate(frames):
         if atoms.pbc.any():
             raise InputError(f"{path}: structure {k + 1} is periodic, but frames are made of molecules alone")
+    try:
+        structures = [_as_json(atoms) for atoms in frames]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     if not paths:
-        for k, atoms in enumerate(frames):
-            name = path.name if len(frames) == 1 else f"{path.name}:{k}"
-            yield Source(name=name, group=name, structures=[_as_json(atoms)], amounts=amounts)
+        for k, structure in enumerate(structures):
+            own = name if len(frames) == 1 else f"{name}:{k}"
+            yield Source(name=own, group=own, structures=[structure], amounts=amounts)
         return
     if len(frames) != 2 or frames[0].numbers.tolist() != frames[1].numbers.tolist():
         raise InputError(
             f"{path}: with --paths a file must hold two structures, reactant and product, of the same atoms "
             f"in the same order; this one holds {', '.join(str(f.symbols) for f in frames[:3])}"
         )
-    yield Source(name=path.name, group=path.name, structures=[_as_json(f) for f in frames], amounts=amounts)
+    yield Source(name=name, group=name, structures=structures, amounts=amounts)
 
 
 def _as_json(atoms: Atoms) -> dict[str, Any]:
-    out: dict[str, Any] = {"numbers": atoms.numbers.tolist(), "positions": atoms.positions.tolist()}
-    for key in ("charge", "spin"):
-        if key in atoms.info:
-            out[key] = int(atoms.info[key])
-    return out
+    from mlip.calculators.electrons import charge_of, multiplicity_of
+
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "charge": charge_of(atoms) or 0,
+        "spin": multiplicity_of(atoms),
+    }
 
 
 def _pairs(smiles: list[str], count: int, seed: int) -> list[str]:

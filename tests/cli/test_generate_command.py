@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from ase import Atoms
 from ase.build import molecule
+from ase.io import write
 
 pytest.importorskip("rdkit")
 pytest.importorskip("tblite")
@@ -53,10 +56,11 @@ def test_generates_and_goes_on(run: Any, folder: Path) -> None:
 
 def test_labels_of_a_model(model_file: Path) -> None:
     from mlip.calculators import MLIPCalculator
+    from mlip.cli.calculator_choice import model_digest
     from mlip.cli.generate import _labels
 
     make_labeller, theory = _labels(str(model_file))
-    assert theory == "model small.safetensors"
+    assert theory == f"model small.safetensors ({model_digest(str(model_file))})"
     water = molecule("H2O")
     label = pickle.loads(pickle.dumps(make_labeller))(Particles(water.numbers))  # as it goes to a process
     energy, forces = label(water.positions)
@@ -65,9 +69,78 @@ def test_labels_of_a_model(model_file: Path) -> None:
     np.testing.assert_allclose(forces, water.get_forces())
 
 
+def test_frames_of_a_model(run: Any, folder: Path, model_file: Path) -> None:
+    """Elements of odd Z are no hindrance; a radical is, to a model that knows no spin."""
+    Path("list.smi").write_text("O\n[CH3]\nC[N+](C)(C)C\n", encoding="utf-8")
+    refused = run.refused("data", "generate", "list.smi", "--calculator", model_file, "--out", "data", *FEW)
+    assert "element(s) N are unknown to this model" in refused
+    assert not Path("data").exists()
+    Path("list.smi").write_text("O\n[CH3]\n[OH-]\n", encoding="utf-8")
+    result = run("data", "generate", "list.smi", "--calculator", model_file, "--out", "data", *FEW)
+    assert result.exit_code == 0, result.stderr
+    part = json.loads(result.stdout)["parts"]["frames"]
+    assert part["sources"] == 1
+    assert {H5Dataset("data/frames.h5")[k].molecule for k in range(part["frames"])} == {"O"}
+    refusals = [why for why in part["discarded"] if why.startswith("whole source: ")]
+    assert sorted(why.split(", but")[0].split("its ")[1] for why in refusals) == [
+        "charge is -1",
+        "spin (2S + 1) is 2",
+    ]
+
+
+def test_another_model_of_the_same_name(run: Any, folder: Path, model_file: Path) -> None:
+    from mlip.checkpoint import load_potential, save_potential
+
+    Path("list.smi").write_text("O\n", encoding="utf-8")
+    command = ("data", "generate", "list.smi", "--calculator", "small.safetensors", "--out", "data", *FEW)
+    potential = load_potential(model_file)
+    save_potential(potential, folder / "small.safetensors")
+    assert run(*command).exit_code == 0
+    with torch.no_grad():
+        next(potential.parameters()).mul_(1.1)
+    save_potential(potential, folder / "small.safetensors")
+    assert "holds a run with other level_of_theory" in run.refused(*command)
+
+
+def test_charge_and_spin_of_structure_files(folder: Path) -> None:
+    from mlip.cli.generate import _sources
+    from mlip.datasets.generation.recipes import Amounts
+
+    water = molecule("H2O")
+    expected = {"plain": (0, 1), "keys": (-1, 3), "sums": (2, 5), "odd": (0, 2)}
+    for name in expected:
+        atoms = Atoms("OH", positions=[[0, 0, 0], [0, 0, 1]]) if name == "odd" else water.copy()
+        if name == "keys":
+            atoms.info |= {"total_charge": -1, "multiplicity": 3}
+        if name == "sums":
+            atoms.set_initial_charges([1.2, 0.4, 0.4])
+            atoms.set_initial_magnetic_moments([2, 1, 1])
+        write(f"{name}.xyz", atoms)
+    files = [Path(f"{name}.xyz") for name in expected]
+    sources = _sources(files, Amounts(), paths=False, dimers=0, seed=0)
+    found = {s.name[:-4]: (s.structures[0]["charge"], s.structures[0]["spin"]) for s in sources}
+    assert found == expected
+
+
+def test_structure_files_of_one_name(folder: Path) -> None:
+    from mlip.cli.generate import _sources
+    from mlip.datasets.generation.recipes import Amounts
+
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        write(f"{name}/two.xyz", [molecule("H2O"), molecule("H2O")])
+    files = [Path("a/two.xyz"), Path("b/two.xyz"), Path("water.xyz"), Path("water.xyz").absolute()]
+    sources = _sources(files, Amounts(), paths=False, dimers=0, seed=0)
+    names = ["a/two.xyz:0", "a/two.xyz:1", "b/two.xyz:0", "b/two.xyz:1", "water.xyz"]
+    assert [s.name for s in sources] == [s.group for s in sources] == names
+    sources = _sources(files[:2], Amounts(), paths=True, dimers=0, seed=0)
+    assert [s.name for s in sources] == ["a/two.xyz", "b/two.xyz"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["half.xyz"], "half.xyz: `charge` of the structure is"),
         (["bad.smi"], "bad.smi, line 2: 'CC(C)(C)(C)C' is not a SMILES"),
         (["heavy.smi"], "not Z = 92"),
         (["silicon.cif"], "structure 1 is periodic"),
@@ -86,6 +159,7 @@ def test_what_cannot_be_used(run: Any, folder: Path, arguments: list[str], messa
     Path("bad.smi").write_text("O\nCC(C)(C)(C)C\n", encoding="utf-8")
     Path("heavy.smi").write_text("[U]\n", encoding="utf-8")
     Path("good.smi").write_text("O\n", encoding="utf-8")
+    write("half.xyz", Atoms("H", info={"charge": 1.5}))
     Path("empty.smi").write_text("# nothing\n", encoding="utf-8")
     assert message in run.refused("data", "generate", *arguments, "--out", "data")
     assert not Path("data").exists()

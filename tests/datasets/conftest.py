@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,18 @@ def crystal() -> Frame:
 def bare() -> Frame:
     """A structure without labels."""
     return Frame(positions=WATER + 0.25, atomic_numbers=np.array([8, 1, 1]))
+
+
+@pytest.fixture
+def damaged_gzip() -> Callable[[bytes], bytes]:
+    """Compresses, with an impossible kind of block at the beginning: zlib's own error."""
+
+    def damaged(data: bytes) -> bytes:
+        packed = bytearray(gzip.compress(data, mtime=0))
+        packed[10] = 0b111
+        return bytes(packed)
+
+    return damaged
 
 
 XYZ = """3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import ase.db
@@ -15,7 +17,7 @@ from mlip.errors import InputError
 
 
 def test_round_trip(tmp_path: Path, water: Frame, crystal: Frame, bare: Frame) -> None:
-    frames, name = [water, crystal, bare], "a.db"
+    frames, name = [water, crystal, bare], "a b#?%.db"
     assert write_frames(tmp_path / name, frames) == 3
     back = read_frames(tmp_path / name)
     assert [frame_digest(f) for f in back] == [frame_digest(f) for f in frames]
@@ -75,6 +77,18 @@ def test_foreign_files(tmp_path: Path, name: str, content: bytes, message: str) 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_frames(tmp_path / name)
+
+
+def test_foreign_sqlite_files_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a b#?%.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE mine (x INTEGER)")
+        database.commit()
+    content = path.read_bytes()
+    with pytest.raises(InputError, match="not an ASE database: an SQLite file without the table `systems`"):
+        read_frames(path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_unwritable_formats(tmp_path: Path, water: Frame) -> None:

@@ -68,6 +68,19 @@ def test_validate_sound(shared_data: Path) -> None:
     assert "nothing to remark" in _run("validate", path).stdout
 
 
+def test_isolated_atoms_have_the_same_names(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text(
+        "2\nProperties=species:S:1:pos:R:3:f:R:3 energy=-1e3 mine=-31.5\nH 0 0 0 0 0 0\nH 0 0 0.74 0 0 0\n"
+    )
+    (tmp_path / "atoms.xyz").write_text("1\nenergy=-1e3 mine=-13.6\nH 0 0 0\n")
+    atom = Frame(positions=np.zeros((1, 3)), atomic_numbers=np.array([1]), energy=-13.6)
+    write_frames(tmp_path / "atoms.h5", [atom])  # its names are fixed
+    for name in ("atoms.xyz", "atoms.h5"):
+        keys = ("--energy-key", "mine", "--forces-key", "f")
+        facts = _json("validate", tmp_path / "a.xyz", "--isolated-atoms", tmp_path / name, *keys)
+        assert facts["findings"] == []
+
+
 FAULTY = {
     "NaN or infinity": "1\nenergy=nan\nH 0 0 0\n",
     "atoms closer than 0.3 Å": "2\nenergy=1\nH 0 0 0\nH 0 0 0.1\n",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -170,6 +171,12 @@ def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         read_frames(path)
     assert str(path) in str(caught.value)
+
+
+def test_damaged_gzip(tmp_path: Path, xyz: Path, damaged_gzip: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "bad.xyz.gz").write_bytes(damaged_gzip(xyz.read_bytes()))
+    with pytest.raises(InputError, match=r"bad\.xyz\.gz: the compressed file is damaged or cut short"):
+        read_frames(tmp_path / "bad.xyz.gz")
 
 
 def test_truncated_gzip(tmp_path: Path, xyz: Path) -> None:

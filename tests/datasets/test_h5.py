@@ -525,6 +525,14 @@ def _disordered(file: h5py.File) -> None:
     file["frames/end"][7] = 10**9
 
 
+def _no_json(file: h5py.File) -> None:
+    file["info"][:] = ord("[")
+
+
+def _no_text(file: h5py.File) -> None:
+    file["info"][:] = 0xFF
+
+
 def _grouped(file: h5py.File) -> None:
     file["frames/group"][7] = 999_999
 
@@ -542,6 +550,8 @@ def _grouped(file: h5py.File) -> None:
         (_short, "`frames/energy` has 3 rows but must have 1100"),
         (_retyped, "`frames/energy` is float32 .* but must be float64 rows"),
         (_disordered, r"the index is inconsistent \(`frames/end` at 7\)"),
+        (_no_json, r"bad\.h5: `info` of frame 7 is not JSON \(.*; the file is damaged"),
+        (_no_text, r"bad\.h5: `info` of frame 7 is not JSON \(.*; the file is damaged"),
         (_grouped, "`frames/group` points outside the names"),
     ],
 )
@@ -551,6 +561,33 @@ def test_damaged_or_foreign(tmp_path: Path, path: Path, damage: object, message:
         damage(file)  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
         H5Dataset(tmp_path / "bad.h5")[7]
+
+
+@pytest.mark.parametrize("kept", [0, 512, 900, 1001, 1100])
+@pytest.mark.parametrize("buffered", [3000, 1_000_000])
+def test_truncate(
+    tmp_path: Path, frames: list[Frame], kept: int, buffered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 900 committed frames and 200 that are not, some of which are in the buffer."""
+    monkeypatch.setattr(h5_writer, "_BUFFERED_ATOMS", buffered)
+    path = tmp_path / "a.h5"
+    with H5Writer(path) as writer:
+        writer.provenance["text"] = "x" * 10_000
+        writer.write_many(frames[:900])
+        writer.commit()
+        writer.write_many(frames[900:])
+        writer.truncate(kept)
+        assert len(writer) == kept
+    data = H5Dataset(path)
+    data.verify() if kept else None
+    assert len(data) == kept
+    assert data.provenance() == {"text": "x" * 10_000}
+    assert all(_same(data[i], frames[i]) for i in range(kept))
+    with H5Writer(path, append=True) as writer:
+        writer.write_many(frames[kept:])
+    data = H5Dataset(path)
+    data.verify()
+    assert all(_same(found, frame) for found, frame in zip(data, frames, strict=True))
 
 
 def test_empty_file_and_missing_file(tmp_path: Path) -> None:

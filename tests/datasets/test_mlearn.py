@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -137,11 +138,14 @@ def test_bad_entries(tmp_path: Path, content: list, message: str) -> None:
         read_frames(tmp_path / "a.json")
 
 
-def test_truncated(tmp_path: Path) -> None:
+def test_truncated(tmp_path: Path, damaged_gzip: Callable[[bytes], bytes]) -> None:
     text = json.dumps([ENTRY] * 20).encode()
     (tmp_path / "a.json").write_bytes(text[:300])
     with pytest.raises(InputError, match="not complete JSON"):
         read_frames(tmp_path / "a.json")
+    (tmp_path / "a.json.gz").write_bytes(damaged_gzip(text))
+    with pytest.raises(InputError, match="not complete JSON"):
+        read_frames(tmp_path / "a.json.gz")
     packed = gzip.compress(text)
     (tmp_path / "a.json.gz").write_bytes(packed[: len(packed) // 2])
     with pytest.raises(InputError, match="not complete JSON"):

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from ase.calculators.calculator import CalculationFailed
 from ase.data import atomic_masses, covalent_radii, vdw_radii
 from ase.units import kB
 
@@ -94,9 +95,10 @@ class TestTBLite:
             TBLite(Particles(np.array([92])))
 
 
-def test_ase_calculator_as_labeller() -> None:
+@pytest.mark.parametrize("failure", [CalculationFailed, InputError])
+def test_ase_calculator_as_labeller(failure: type[Exception]) -> None:
     from ase import Atoms
-    from ase.calculators.calculator import CalculationFailed, Calculator
+    from ase.calculators.calculator import Calculator
     from ase.calculators.lj import LennardJones
 
     numbers = np.array([18, 18])
@@ -110,7 +112,7 @@ def test_ase_calculator_as_labeller() -> None:
         implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
         def calculate(self, *args: object, **kwargs: object) -> None:
-            raise CalculationFailed("no luck")
+            raise failure("no luck")
 
     with pytest.raises(LabelError, match="no luck"):
         ASELabels(Particles(numbers), Failing())(positions)

@@ -128,6 +128,14 @@ def _object_array(items: dict[bytes, bytes]) -> None:
     items[b"2"] = zlib.compress(b'{"numbers": {"__ndarray__": [[1], "object", [1]]}}')
 
 
+def _no_array(items: dict[bytes, bytes]) -> None:
+    items[b"2"] = zlib.compress(b'{"numbers": {"__ndarray__": 5}}')
+
+
+def _too_large(items: dict[bytes, bytes]) -> None:
+    items[b"2"] = zlib.compress(b'{"numbers": {"__ndarray__": [[1], "int8", [300]]}}')
+
+
 def _without_numbers(items: dict[bytes, bytes]) -> None:
     items[b"2"] = zlib.compress(b'{"positions": [[0, 0, 0]]}')
 
@@ -148,6 +156,8 @@ def _bomb(items: dict[bytes, bytes]) -> None:
     ("damage", "message"),
     [
         (_object_array, "record 2: is not complete JSON .*an array of object, which is not numbers"),
+        (_no_array, "record 2: is not complete JSON"),
+        (_too_large, "record 2: is not complete JSON"),
         (_without_numbers, "record 2: has no 'numbers'"),
         (_cut, "record 2: is not complete gzip or zlib data"),
         (_gone, "record 2: is missing; the file is incomplete"),

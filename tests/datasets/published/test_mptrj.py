@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,14 @@ def test_cut_short(tmp_path: Path, content: dict[str, Any]) -> None:
         (tmp_path / "a.json").write_text(text[: int(len(text) * share)])
         with pytest.raises(InputError, match=r"a\.json: not complete JSON"):
             read_frames(tmp_path / "a.json")
+
+
+def test_damaged_gzip(
+    tmp_path: Path, content: dict[str, Any], damaged_gzip: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "a.json").write_bytes(damaged_gzip(json.dumps(content).encode()))
+    with pytest.raises(InputError, match=r"a\.json: not complete JSON"):
+        read_frames(tmp_path / "a.json", format="mptrj")
 
 
 VALUE = st.recursive(
