@@ -93,7 +93,7 @@ def _said(atoms: Atoms, keys: Sequence[str]) -> int | None:
     except (TypeError, ValueError):
         value = math.nan
     if not value.is_integer():
-        raise InputError(f"`{key}` of the structure is {atoms.info[key]} but must be a whole number")
+        raise InputError(f"`{key}` of the structure is {atoms.info[key]!r} but must be a whole number")
     return int(value)
 
 
