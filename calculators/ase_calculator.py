@@ -7,6 +7,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import numpy as np
 import torch
 from ase.calculators.calculator import Calculator, all_changes
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from ase import Atoms
     from jaxtyping import Float64
 
@@ -210,6 +210,8 @@ class MLIPCalculator(Calculator):
         if self.atoms is None or len(self.atoms) == 0:
             raise InputError("the structure has no atoms: at least one is needed")
         require_neutral_singlet(self.atoms)
+        if not np.isfinite(self.atoms.cell.array).all():
+            raise InputError("the cell is not finite: mend it")
         has_volume = bool(self.atoms.cell.rank == 3)
         if "stress" in properties:
             if not has_volume:
@@ -277,9 +279,18 @@ class MLIPCalculator(Calculator):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Put the weights back on the device that was asked for."""
+        """Put the weights back on the device that was asked for, or on the best one that is there.
+
+        Warns:
+            UserWarning: It is another one.
+        """
         self.__dict__.update(state)
-        self._start_neighbors()
+        try:
+            self._start_neighbors()
+        except InputError as error:
+            self._device_name = "auto"
+            self._start_neighbors()
+            warnings.warn(f"{error}; the calculator goes on on {self.device}", stacklevel=2)
         self.potential = self.potential.to(device=self.device)
 
 

@@ -145,6 +145,8 @@ class BatchCalculator:
                 require_neutral_singlet(atoms)
             except InputError as error:
                 raise StructureError(str(error), place=place) from None
+            if not np.isfinite(atoms.cell.array).all():
+                raise StructureError("the cell is not finite: mend it", place=place)
             if stress and atoms.cell.rank < 3:
                 raise StructureError(
                     "stress was asked for but the cell has no volume: give three independent cell vectors",

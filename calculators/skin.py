@@ -113,6 +113,8 @@ class SkinNeighbors:
             return False
         built, cell, smallest_stretch = self._built_positions, atoms.cell.array, 1.0
         if not np.array_equal(cell, self._built_cell):
+            if not np.isfinite(cell).all():
+                return False
             volumes = abs(np.linalg.det(self._built_cell)), abs(np.linalg.det(cell))
             if not min(volumes) > _SMALLEST_VOLUME:
                 return False
@@ -121,6 +123,5 @@ class SkinNeighbors:
             smallest_stretch = float(np.linalg.svd(deformation, compute_uv=False)[-1])
         moved = atoms.positions - built
         farthest = float(np.einsum("ij,ij->i", moved, moved).max(initial=0.0)) ** 0.5
-        # written so that positions or a cell that are not finite ask for a new list, whose construction
-        # reports them
+        # written so that positions that are not finite ask for a new list, whose construction reports them
         return smallest_stretch * (self.cutoff + self.skin) - 2.0 * farthest >= self.cutoff

@@ -66,6 +66,12 @@ def thermal_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     rest_centre_of_mass(atoms)
 
 
+def settle_momenta(atoms: Atoms) -> None:
+    """Take away what cannot be: velocities of fixed atoms, and that of the centre of mass."""
+    atoms.set_momenta(atoms.get_momenta())
+    rest_centre_of_mass(atoms)
+
+
 def rest_centre_of_mass(atoms: Atoms) -> None:
     """Take the common velocity away, unless atoms are held in space."""
     if is_held(atoms):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mlip.dynamics.freedom import check_constraints, degrees_of_freedom
+from mlip.dynamics.freedom import check_constraints, degrees_of_freedom, settle_momenta
 from mlip.errors import InputError
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def check_structure(atoms: Atoms, settings: DynamicsSettings) -> None:
     moving = has_velocities(atoms)
     if not np.isfinite(atoms.get_momenta()).all():
         raise InputError("the structure's velocities are not all finite: mend or remove them")
+    if moving:
+        _require_motion(atoms)
     if settings.ensemble == "nve":
         if settings.temperature is None and not moving:
             raise InputError(
@@ -174,6 +176,19 @@ def check_structure(atoms: Atoms, settings: DynamicsSettings) -> None:
                 f"the structure has velocities, which are kept, so that a temperature of "
                 f"{settings.temperature} K has no meaning: leave it out, or remove the velocities"
             )
+
+
+def _require_motion(atoms: Atoms) -> None:
+    """See that velocities are left when fixed atoms and the centre of mass are put to rest."""
+    settled = atoms.copy()
+    settle_momenta(settled)
+    if settled.get_kinetic_energy() <= 1e-12 * float(
+        (atoms.get_momenta() ** 2 / atoms.get_masses()[:, None]).sum()
+    ):
+        raise InputError(
+            "the structure's velocities are those of its centre of mass and of fixed atoms, which are put to "
+            "rest: nothing would move; remove them and give a temperature, or give others"
+        )
 
 
 def has_velocities(atoms: Atoms) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mlip.dynamics.checkpoint import Checkpoint, save_checkpoint
-from mlip.dynamics.freedom import degrees_of_freedom, rest_centre_of_mass, temperature_of, thermal_momenta
+from mlip.dynamics.freedom import degrees_of_freedom, settle_momenta, temperature_of, thermal_momenta
 from mlip.dynamics.integrators import Integrator, make_integrator
 from mlip.dynamics.picture import draw
 from mlip.dynamics.records import COLUMNS, DynamicsFiles, Recorder, read_table
@@ -98,7 +98,7 @@ class Simulation:
         self.atoms.calc = calculator
         self.atoms.set_positions(self.atoms.get_positions())  # constraints learn what they shall keep
         if has_velocities(self.atoms):
-            rest_centre_of_mass(self.atoms)
+            settle_momenta(self.atoms)
         else:
             assert settings.temperature is not None
             thermal_momenta(self.atoms, settings.temperature, self._random)
@@ -175,7 +175,11 @@ class Simulation:
         try:
             self._integrator.step()
             energy, temperature = float(self.atoms.get_potential_energy()), self._temperature()
-        except InputError as error:
+        except (
+            InputError,
+            ArithmeticError,
+            ValueError,
+        ) as error:  # integrators and calculators have their own
             return f"in step {self.step + 1}, {error}", False
         self.step += 1
         trouble = self._watch.verdict(energy, temperature)

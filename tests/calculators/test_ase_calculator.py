@@ -122,6 +122,22 @@ def test_in_another_process(potential: Potential) -> None:
     assert energy == pytest.approx(calculator.get_potential_energy(atoms), abs=1e-12)
 
 
+def test_pickles_load_where_their_device_is_not(potential: Potential) -> None:
+    calculator, atoms = MLIPCalculator(potential), rattled_ethanol()
+    calculator._device_name = "cuda:77"
+    with pytest.warns(UserWarning, match="the calculator goes on on"):
+        twin = pickle.loads(pickle.dumps(calculator))
+    assert twin.get_potential_energy(atoms) == pytest.approx(calculator.get_potential_energy(atoms))
+
+
+def test_a_cell_that_is_not_finite(potential: Potential) -> None:
+    calculator, atoms = MLIPCalculator(potential, skin=0.3), rattled_silicon()
+    calculator.get_forces(atoms)
+    atoms.set_cell(atoms.cell.array * np.nan)
+    with pytest.raises(InputError, match="the cell is not finite"):
+        calculator.get_forces(atoms)
+
+
 def test_pickling_survives_the_loss_of_the_file(potential: Potential, tmp_path) -> None:
     from mlip.checkpoint import save_potential
 

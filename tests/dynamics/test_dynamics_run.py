@@ -196,6 +196,32 @@ def test_runaway_stops_and_keeps_everything(calculator, message: str, tmp_path: 
     np.testing.assert_allclose(frames[-1].positions, result.atoms.positions, atol=1e-7)
 
 
+@pytest.mark.parametrize("cell", ["isotropic", "full"])
+def test_a_cell_that_runs_away(cell: str) -> None:
+    """The integrator itself may be the first to fail."""
+    settings = DynamicsSettings(
+        ensemble="npt", temperature=300.0, timestep=5.0, barostat_time=0.1, pressure_gpa=-200.0, cell=cell
+    )
+    result = molecular_dynamics(copper(), EMT(), settings, steps=200)
+    assert result.status == "runaway"
+    assert result.message.startswith("in step ")
+
+
+def test_momenta_of_fixed_atoms_do_not_count() -> None:
+    """A frame of a run without constraints, whose first atoms are fixed from then on."""
+    atoms = fixed([0, 1])
+    velocities = np.random.default_rng(0).normal(size=(4, 3)) * 0.02
+    settings = DynamicsSettings(ensemble="nve", timestep=1.0)
+    temperatures = []
+    for held in (velocities[:2], np.zeros((2, 3))):
+        start = atoms.copy()
+        momenta = np.concatenate([held, velocities[2:]]) * atoms.get_masses()[:, None]
+        start.set_momenta(momenta, apply_constraint=False)
+        result = molecular_dynamics(start, EMT(), settings, steps=2, interval=1)
+        temperatures.append(result.table["temperature_K"])
+    np.testing.assert_array_equal(*temperatures)
+
+
 def test_energy_that_runs_away() -> None:
     """A thermostat may hide in the temperature what the potential energy shows."""
 
@@ -244,6 +270,12 @@ def moving(value: float = 1.0) -> Atoms:
     return atoms
 
 
+def drifting() -> Atoms:
+    atoms = copper()
+    atoms.set_velocities(np.full((4, 3), 0.01))
+    return atoms
+
+
 def weightless() -> Atoms:
     atoms = copper()
     atoms.set_masses([1.0, 0.0, 1.0, 1.0])
@@ -289,6 +321,8 @@ def weightless() -> Atoms:
         ),
         (moving(), {"ensemble": "nve"}, "the structure has velocities, which are kept, so that"),
         (moving(float("nan")), {}, "velocities are not all finite"),
+        (drifting(), {}, "velocities are those of its centre of mass and of fixed atoms"),
+        (drifting(), {"ensemble": "nve", "temperature": None}, "nothing would move"),
         (weightless(), {}, "atom 1 has the mass 0.0 but must have a positive one"),
     ],
 )
