@@ -154,20 +154,84 @@ def test_check(model: Model, programs: Programs) -> None:
     assert {r["between"] for r in report["results"]} == {"Python and 1 rank", "1 and 2 ranks"}
 
 
-def test_check_finds_a_wrong_package(model: Model, programs: Programs, tmp_path: Path) -> None:
-    """The package of one model beside the weights of another."""
+def test_check_finds_wrong_numbers(model: Model, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that does not compute what its model does."""
+    import torch
+
+    from mlip import checkpoint
+
+    other = model.potential
+    with torch.no_grad():
+        other.model.embedding += 1e-7
+    monkeypatch.setattr(checkpoint, "load_potential", lambda name, *, dtype: other.to(dtype))
+    result = _run("lammps", "check", "--model", model.file, "--package", model.package)
+    assert result.exit_code == 3, result.output
+    assert "DIFFERS" in result.stdout
+    assert "do not trust this installation" in result.stdout
+
+
+def test_check_refuses_the_package_of_another_model(model: Model, programs: Programs, tmp_path: Path) -> None:
+    """Nothing is wrong with the installation: `--model` was forgotten, or the file was trained on."""
     import torch
 
     from mlip.checkpoint import save_potential
 
-    potential = model.potential
+    said = _refused("lammps", "check", "--package", model.package)
+    assert f"{model.package} was exported from small.safetensors (sha256:" in said
+    assert "not from default (sha256:" in said
+    assert "name that with --model" in said
+    other = model.potential
     with torch.no_grad():
-        potential.model.embedding += 1e-7
-    save_potential(potential, tmp_path / "other.safetensors")
-    result = _run("lammps", "check", "--model", tmp_path / "other.safetensors", "--package", model.package)
-    assert result.exit_code == 3, result.output
-    assert "DIFFERS" in result.stdout
-    assert "do not trust this installation" in result.stdout
+        other.model.embedding += 1e-7
+    save_potential(other, tmp_path / "small.safetensors")
+    said = _refused("lammps", "check", "--model", tmp_path / "small.safetensors", "--package", model.package)
+    assert f"not from {tmp_path / 'small.safetensors'} (sha256:" in said
+
+
+def _wrapper(file: Path, commands: str) -> None:
+    """A program of the user's own."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{commands}\n")
+    file.chmod(0o755)
+
+
+def test_check_of_your_own_lammps(
+    model: Model, plugin: Path, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs and the folder of its plugin by relative paths; no plugin but that is loaded."""
+    seen = tmp_path / "seen"
+    _wrapper(tmp_path / "build" / "lmp", f'echo "$LAMMPS_PLUGIN_PATH" >> {seen}\nexec {programs.lmp} "$@"')
+    _wrapper(tmp_path / "launch", f'echo launched >> {seen}\nexec {programs.mpiexec} "$@"')
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / plugin.name).symlink_to(plugin)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAMMPS_PLUGIN_PATH", "own")
+    given = ("--model", model.file, "--package", model.package)
+    result = _run("lammps", "check", *given, "--lmp", "./build/lmp", "--mpiexec", "./launch")
+    assert result.exit_code == 0, result.output
+    own = str(tmp_path / "own")
+    assert seen.read_text().splitlines() == [own, "launched", own, own]
+
+
+def test_check_of_your_own_lammps_without_its_plugin(
+    model: Model, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = "ERROR: Unrecognized pair style 'mlip' (src/force.cpp:275)"
+    _wrapper(tmp_path / "lmp", f'test -z "${{LAMMPS_PLUGIN_PATH+set}}" && echo "{refusal}"\nexit 1')
+    monkeypatch.delenv("LAMMPS_PLUGIN_PATH", raising=False)
+    given = ("--model", model.file, "--package", model.package)
+    said = _refused("lammps", "check", *given, "--lmp", tmp_path / "lmp")
+    assert "Unrecognized pair style 'mlip'" in said
+    assert "set LAMMPS_PLUGIN_PATH to the folder" in said
+    assert "--lammps-src" in said
+
+
+@pytest.mark.parametrize("option", ["--lmp", "--mpiexec"])
+def test_check_refuses_what_is_no_program(option: str, programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "text").touch()
+    for given in ("./no-such-program", tmp_path / "text"):
+        said = _refused("lammps", "check", option, given)
+        assert f'`{option}` is "{given}" but must be' in said
 
 
 def test_check_refuses(model: Model, programs: Programs, tmp_path: Path) -> None:
