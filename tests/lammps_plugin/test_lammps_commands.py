@@ -202,8 +202,7 @@ def test_check_of_your_own_lammps(
     seen = tmp_path / "seen"
     _wrapper(tmp_path / "build" / "lmp", f'echo "$LAMMPS_PLUGIN_PATH" >> {seen}\nexec {programs.lmp} "$@"')
     _wrapper(tmp_path / "launch", f'echo launched >> {seen}\nexec {programs.mpiexec} "$@"')
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / plugin.name).symlink_to(plugin)
+    (tmp_path / "own").symlink_to(plugin.parent)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LAMMPS_PLUGIN_PATH", "own")
     given = ("--model", model.file, "--package", model.package)
