@@ -14,7 +14,7 @@ from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 
 from mlip.calculators.surface import Evaluation, StructureError, Surface
-from mlip.datasets.generation.topology import Topology
+from mlip.search.bonds import SCALE, bond_matrix
 
 TIMESTEP = 0.5
 """fs. With 1 fs, ten steps in a vibration of hydrogen, molecules heat up."""
@@ -32,7 +32,7 @@ class Course:
         exploded: It ran away: nuclei met, energies were not finite, or it became ten times as hot.
         drift: Slope of the energy, times the length of the run, eV/atom; None of one that exploded.
         temperature: Mean over the second half, K; likewise.
-        reacted: Other bonds than at the start.
+        reacted: Bonds were made or broken, beyond doubt.
     """
 
     exploded: bool
@@ -156,11 +156,16 @@ def ended(start: Atoms, last: Atoms | None, looks: np.ndarray, picoseconds: floa
     """From energies (eV/atom) and temperatures at equal intervals."""
     if last is None or len(looks) < 2:
         return Course(exploded=last is None, drift=None, temperature=None, reacted=False)
-    before, after = (Topology.of_geometry(a.numbers, a.positions).adjacency for a in (start, last))
     times = np.linspace(0.0, picoseconds, len(looks))
     return Course(
         exploded=False,
         drift=float(np.polyfit(times, looks[:, 0], 1)[0] * picoseconds),
         temperature=float(looks[len(looks) // 2 :, 1].mean()),
-        reacted=bool((before != after).any()),
+        reacted=other_bonds(start, last) or other_bonds(last, start),
     )
+
+
+def other_bonds(first: Atoms, second: Atoms) -> bool:
+    """Whether a short bond of one is a long distance in the other: between the two lies what vibrates."""
+    short, long = bond_matrix(first, scale=0.9 * SCALE), ~bond_matrix(second, scale=1.1 * SCALE)
+    return bool((short & long).any())

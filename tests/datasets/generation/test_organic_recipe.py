@@ -254,3 +254,13 @@ def test_dynamics_go_on_after_the_groups_that_were_finished(
         dynamics.add_dynamics(tmp_path, result=result, picoseconds=0.4, **options)
     with pytest.raises(SystemExit, match="has 5 molecules, fewer than 6"):
         dynamics.chosen(H5Dataset(tmp_path / "test.h5"), 6)
+
+
+def test_a_bond_that_vibrates_is_not_broken() -> None:
+    constant = module("constant_energy")
+    start = molecule("H2O")
+    for length, broken in ((1.25, False), (2.5, True)):
+        last = start.copy()
+        last.set_distance(0, 1, length, fix=0)
+        assert constant.other_bonds(start, last) == broken
+        assert not constant.other_bonds(last, start)
