@@ -59,6 +59,11 @@ def split_frames(
     return [FrameList([frames[i] for i in sorted(p)], report=report) for p in parts]
 
 
+def usual_key(frames: Sequence[Frame]) -> str:
+    """What a split keeps together unless told otherwise: "group" where any frame has one, else "frame"."""
+    return "group" if any(frame.group for frame in frames) else "frame"
+
+
 def checked_keys(by: str | Sequence[str]) -> tuple[str, ...]:
     """The keys in `by`, none for "frame".
 

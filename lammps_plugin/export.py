@@ -149,6 +149,11 @@ def _compiler_options(isa: str) -> dict[str, Any]:
     return options
 
 
+def model_hash(file: Path) -> str:
+    """Of the model that a package comes from."""
+    return "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _describe(potential: Potential, source: Path, isa: str) -> dict[str, str]:
     import torch
     from ase.data import chemical_symbols
@@ -169,7 +174,7 @@ def _describe(potential: Potential, source: Path, isa: str) -> dict[str, str]:
         "device": "cpu",
         "instructions": isa,
         "model": source.name,
-        "model_hash": "sha256:" + hashlib.sha256(source.read_bytes()).hexdigest(),
+        "model_hash": model_hash(source),
         "level_of_theory": str(potential.metadata.get("level_of_theory", "unknown")),
     }
 

@@ -49,14 +49,23 @@ def about_model(model: str, dtype: str) -> dict[str, Any]:
     Raises:
         InputError: There is no such model.
     """
-    from mlip.checkpoint import read_header
-
     return {
         "model": model,
         "model_sha256": model_digest(model),
-        "level_of_theory": read_header(model).get("level_of_theory", "unknown"),
+        "level_of_theory": level_of_theory(model),
         "dtype": dtype,
     }
+
+
+def level_of_theory(model: str) -> str:
+    """Of the energies that a model was trained on; "unknown" where its file does not say.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    from mlip.checkpoint import read_header
+
+    return str(read_header(model).get("level_of_theory", "unknown"))
 
 
 def model_digest(model: str) -> str:

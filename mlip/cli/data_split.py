@@ -56,6 +56,7 @@ def split(
     of one molecule too.
     """
     from mlip.datasets import data_hash, read_frames, split_frames, write_frames
+    from mlip.datasets.split import usual_key
 
     keys = label_keys(energy_key, forces_key, stress_key, virial_key, group_key)
     shares = _fractions(fractions)
@@ -65,7 +66,7 @@ def split(
     paths = [out_dir / f"{name}{ending}" for name in _part_names(len(shares))]
     for path in paths:
         check_new(path, inputs=[file], force=force)
-    by = by or ("group" if any(frame.group for frame in frames) else "frame")
+    by = by or usual_key(frames)
     parts = split_frames(frames, shares, by=by, seed=seed)
     written = []
     for path, part in zip(paths, parts, strict=True):

@@ -159,12 +159,10 @@ def _program(name: str, given: str | None) -> str:
 
 def _check_origin(package: Path, metadata: dict[str, str], model: str) -> None:
     """The package must come from the file of the model."""
-    from hashlib import sha256
-
     from mlip.checkpoint import resolve_model
+    from mlip.lammps_plugin.export import model_hash
 
-    origin = metadata["model_hash"]
-    here = "sha256:" + sha256(resolve_model(model).read_bytes()).hexdigest()
+    origin, here = metadata["model_hash"], model_hash(resolve_model(model))
     if origin != here:
         # 12 digits tell apart files of the same name.
         raise InputError(

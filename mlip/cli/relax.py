@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlip.cli import EXIT_NOT_CONVERGED
-from mlip.cli.calculator_choice import about_model, check_computable, model_digest
+from mlip.cli.calculator_choice import about_model, check_computable
 from mlip.cli.relax_many import Where, is_many, relax_into_database
 from mlip.cli.structure_files import (
     check_writable,
@@ -29,8 +29,6 @@ from mlip.search.relax import relax as run_relaxation
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-    from mlip.calculators import MLIPCalculator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +125,16 @@ def _relax_each(tasks: list[_Task], where: Where, options: dict[str, Any], *, as
     for task in tasks:
         with _naming(task):
             check_computable(task.atoms, calculator)
-    digest, counting = model_digest(where.model), itertools.count(1)
+    about, counting = about_model(where.model, where.dtype), itertools.count(1)
 
     def run(task: _Task) -> RelaxResult:
         with _naming(task), _progress(f"{task.label} [{next(counting)}/{len(tasks)}]") as show:
             result = run_relaxation(
                 task.atoms, calculator, trajectory=task.trajectory, callback=show, **options
             )
-        result.atoms.info.update(model=where.model, model_sha256=digest, converged=result.converged)
+        result.atoms.info.update(
+            model=where.model, model_sha256=about["model_sha256"], converged=result.converged
+        )
         if result.message:
             print(f"{task.label}: {result.message}", file=sys.stderr)
         return result
@@ -143,7 +143,7 @@ def _relax_each(tasks: list[_Task], where: Where, options: dict[str, Any], *, as
     for output, together in itertools.groupby(tasks, key=lambda task: task.output):
         records += _relax_into(output, list(together), run, quiet=as_json)
     if as_json:
-        print(json.dumps(_report(records, calculator, where.model, options), indent=2))
+        print(json.dumps(_report(records, {**about, "device": str(calculator.device)}, options), indent=2))
     if not all(result.converged for _, result in records):
         raise typer.Exit(EXIT_NOT_CONVERGED)
 
@@ -239,15 +239,14 @@ def _line(task: _Task, result: RelaxResult) -> str:
 
 
 def _report(
-    records: list[tuple[_Task, RelaxResult]], calculator: MLIPCalculator, model: str, options: dict[str, Any]
+    records: list[tuple[_Task, RelaxResult]], about: dict[str, Any], options: dict[str, Any]
 ) -> dict[str, Any]:
     import mlip
 
     return {
         "command": "relax",
         "mlip_version": mlip.__version__,
-        **about_model(model, calculator.parameters["dtype"]),
-        "device": str(calculator.device),
+        **about,
         **{f"{key}" if key != "optimizer" else "optimizer_asked": value for key, value in options.items()},
         "converged": all(result.converged for _, result in records),
         "structures": [

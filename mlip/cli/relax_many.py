@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from mlip.cli import EXIT_INTERRUPTED, EXIT_NOT_CONVERGED
-from mlip.cli.calculator_choice import about_model, model_digest
+from mlip.cli.calculator_choice import level_of_theory, model_digest
 from mlip.cli.structure_files import (
     check_writable,
     forget_results,
@@ -248,7 +248,7 @@ def _report(run: _Run, out: Path, settings: dict[str, Any], *, as_json: bool) ->
         report = {
             "command": "relax",
             "mlip_version": mlip.__version__,
-            **about_model(settings["model"], settings["dtype"]),
+            "level_of_theory": level_of_theory(settings["model"]),
             **settings,
             "output": str(out),
             "converged": run.counts["converged"] == len(rows),

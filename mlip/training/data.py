@@ -12,6 +12,7 @@ import numpy as np
 
 from mlip.datasets import Frame, FrameList, LabelKeys, read_frames, require_labels, split_frames
 from mlip.datasets.digest import structure_digest
+from mlip.datasets.split import usual_key
 from mlip.datasets.weights import balance_weights
 from mlip.errors import InputError
 from mlip.training.config import Data, TrainConfig
@@ -119,7 +120,7 @@ def _hold_out(frames: FrameList, config: Data, say: Callable[[str], None]) -> tu
             f"`data.valid` is {config.valid} but {config.train} has {len(frames)} frames to share; "
             "hold out fewer, or give a validation file"
         )
-    by = config.split_by or ("group" if any(frame.group for frame in frames) else "frame")
+    by = config.split_by or usual_key(frames)
     try:
         train, valid = split_frames(frames, [1 - fraction, fraction], by=by, seed=config.split_seed)
     except InputError as error:
